@@ -1,0 +1,246 @@
+"""``params.yaml`` as typed, frozen sections.
+
+The file is read once by ``load_params``. Every key must be there and no other may be; whatever cannot be used is
+refused with the key's full name. There are no defaults here on purpose: what a run did is what its params file says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vitprune.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _warm_up_message(section: str, warmup_epochs: float, epochs: int) -> str:
+    return f"{section}.warmup_epochs ({warmup_epochs}) must be less than {section}.epochs ({epochs})"
+
+
+class Section(BaseModel):
+    """Base of every part of the params: immutable, no unknown keys, no silent conversion, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataParams(Section):
+    """Where the images come from and the form they take."""
+
+    source: Literal["digits", "fashion-mnist", "kaggle", "folder", "archive"]
+    path: str | None
+    kaggle_handle: str
+    image_size: Positive
+    channels: Literal[1, 3]
+
+    @model_validator(mode="after")
+    def _local_sources_need_a_path(self) -> DataParams:
+        if self.source in ("folder", "archive") and not self.path:
+            raise ValueError(
+                f"data.path is missing: with data.source {self.source!r} it names the {self.source} to read"
+            )
+        return self
+
+
+class CleanParams(Section):
+    """How images are audited, resized and split."""
+
+    resize: Literal["crop", "stretch"]
+    val_fraction: Share
+    test_fraction: Share
+    seed: Count
+    max_dropped_fraction: Fraction
+    empty_classes: Literal["error", "drop"]
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> CleanParams:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"clean.val_fraction ({self.val_fraction}) and clean.test_fraction ({self.test_fraction}) "
+                "leave nothing to train on: their sum must be below 1"
+            )
+        return self
+
+
+class ModelParams(Section):
+    """Shape of the Vision Transformer; image size, channels and classes come from the data."""
+
+    patch_size: Positive
+    patch_embedding: Literal["linear", "conv"]
+    d_model: Positive
+    num_layers: Positive
+    num_heads: Positive
+    d_mlp: Positive
+    dropout: Share
+    drop_path: Share
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> ModelParams:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"model.d_model ({self.d_model}) is not divisible by model.num_heads ({self.num_heads})")
+        return self
+
+
+class AugmentParams(Section):
+    """Augmentation of training batches; 0 (1 for ``crop_scale_min``) switches a part off."""
+
+    horizontal_flip: Fraction
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)]
+    noise_std: NonNegative
+    erasing: Fraction
+    mixup_alpha: NonNegative
+    cutmix_alpha: NonNegative
+
+
+class TrainParams(Section):
+    """Optimisation of the baseline; fine-tuning shares all of it but its length and learning rate."""
+
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_epochs: NonNegative
+    weight_decay: NonNegative
+    label_smoothing: Share
+    clip_norm: Annotated[float, Field(gt=0)]
+    augment: AugmentParams
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> TrainParams:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(_warm_up_message("train", self.warmup_epochs, self.epochs))
+        return self
+
+
+class AcdcParams(Section):
+    """Circuit discovery: what is searched, on which images, and what counts as not mattering."""
+
+    tau: NonNegative
+    granularity: Literal["edge", "node", "node-edge"]
+    ablation: Literal["mean", "zero"]
+    split_qkv: bool
+    mlp_groups: Positive
+    num_images: Positive
+    num_reference_images: Positive
+    seed: Count
+
+
+class FinetuneParams(Section):
+    """Recovery after pruning; the control is trained in exactly the same way."""
+
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_epochs: NonNegative
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> FinetuneParams:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(_warm_up_message("finetune", self.warmup_epochs, self.epochs))
+        return self
+
+
+class EvaluateParams(Section):
+    """Evaluation and the timing protocol."""
+
+    batch_size: Positive
+    timing_batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    timing_warmup: Annotated[int, Field(ge=1)]
+    timing_rounds: Annotated[int, Field(ge=5)]
+
+
+class ComputeParams(Section):
+    """Where and how the arithmetic runs; ``threads: null`` leaves the number to PyTorch."""
+
+    device: str
+    threads: Positive | None
+    precision: Literal["fp32", "bf16", "fp16"]
+    seed: Count
+
+
+class Params(Section):
+    """The whole of ``params.yaml``."""
+
+    data: DataParams
+    clean: CleanParams
+    model: ModelParams
+    train: TrainParams
+    acdc: AcdcParams
+    finetune: FinetuneParams
+    evaluate: EvaluateParams
+    compute: ComputeParams
+
+    @model_validator(mode="after")
+    def _patches_tile_the_image(self) -> Params:
+        if self.data.image_size % self.model.patch_size:
+            raise ValueError(
+                f"data.image_size ({self.data.image_size}) is not divisible by "
+                f"model.patch_size ({self.model.patch_size})"
+            )
+        if self.acdc.mlp_groups > self.model.d_mlp:
+            raise ValueError(
+                f"acdc.mlp_groups ({self.acdc.mlp_groups}) is more than model.d_mlp ({self.model.d_mlp}) neurons"
+            )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2, so that ``1e-05`` (as DVC writes it) is a number and not a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises ConfigError that names the file and, where there is one, the key and its value.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; copy one from profiles/ or give --params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections such as data:, model: and acdc:, found {content!r}")
+    return parse_params(content, where=str(path))
+
+
+def parse_params(content: dict[str, Any], *, where: str = "params") -> Params:
+    """Check params that are already loaded; ``where`` opens the message of the ConfigError that may be raised."""
+    try:
+        # Through JSON, because strict validation of Python objects refuses a list where a tuple is meant.
+        return Params.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as invalid:
+        first, *others = (_sentence(dict(error)) for error in invalid.errors())
+        more = f" (and {len(others)} more: {'; '.join(others)})" if others else ""
+        raise ConfigError(f"{where}: {first}{more}") from None
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            return f"{key} is not a known parameter"
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case _:
+            message = error["msg"].removeprefix("Input should be ")
+            return f"{key} must be {message}, got {error['input']!r}"

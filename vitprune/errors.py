@@ -1,0 +1,46 @@
+"""Every error that vitprune raises on purpose.
+
+All of them mean that the input, not the program, is wrong. A message names the value, the key or file it came from,
+and what to do next; the commands print it as one line and exit with status 1.
+
+    VitpruneError
+    ├── ConfigError      a parameter is missing, unknown, of the wrong type, or impossible
+    ├── DataError        images, archives or packed arrays cannot be used
+    │   └── DownloadError    a source cannot be fetched (credentials, network, checksum)
+    ├── CheckpointError  a saved model or circuit is missing, broken, or belongs to something else
+    ├── CircuitError     a graph, circuit or search was asked for something it cannot do
+    ├── TrainingError    training cannot go on (a loss that is not finite, no images)
+    └── MeasurementError a figure was asked for that could not be trusted
+"""
+
+
+class VitpruneError(Exception):
+    """Base of all errors with a message meant for the user."""
+
+
+class ConfigError(VitpruneError):
+    """A parameter is missing, unknown, of the wrong type, or impossible."""
+
+
+class DataError(VitpruneError):
+    """Images, archives or packed arrays cannot be used."""
+
+
+class DownloadError(DataError):
+    """A source cannot be fetched."""
+
+
+class CheckpointError(VitpruneError):
+    """A saved model or circuit is missing, broken, or belongs to something else."""
+
+
+class CircuitError(VitpruneError):
+    """A graph, circuit or search was asked for something it cannot do."""
+
+
+class TrainingError(VitpruneError):
+    """Training cannot go on."""
+
+
+class MeasurementError(VitpruneError):
+    """A figure was asked for that could not be trusted."""

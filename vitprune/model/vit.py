@@ -1,0 +1,268 @@
+"""A pre-norm Vision Transformer whose layers may differ in their number of heads and neurons.
+
+Legend of dimensions:
+    b  images in the batch        c  channels               p, q  patch height and width
+    t  tokens (class token first, then patches row by row)  d  d_model, width of the residual stream
+    h  heads of the layer         k  d_head, width of a head
+    n  neurons of the layer's MLP
+
+The stream starts as patches + class token + positions; each attention and MLP sublayer reads a layer norm of it and
+adds to it; the classifier reads the final norm of the class token. A sublayer without heads or neurons is not there at
+all, nor is its norm: that is what pruning leaves behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import torch
+from einops import einsum, rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import stochastic_depth
+
+from vitprune.errors import ConfigError
+
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Shape of a ViT.
+
+    ``num_heads`` and ``d_mlp`` describe an unpruned layer. ``heads_per_layer`` and ``neurons_per_layer`` say what each
+    layer really has, where that differs. ``token_biases`` gives every token a bias of its own wherever a bias is added
+    to the stream, so that what removed parts gave on average at each position has a place to go.
+
+    Raises ConfigError if the sizes do not fit together.
+    """
+
+    image_size: int
+    patch_size: int
+    in_channels: int
+    num_classes: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    d_mlp: int
+    patch_embedding: Literal["linear", "conv"] = "linear"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    heads_per_layer: tuple[int, ...] | None = None
+    neurons_per_layer: tuple[int, ...] | None = None
+    token_biases: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "image_size",
+            "patch_size",
+            "in_channels",
+            "num_classes",
+            "d_model",
+            "num_layers",
+            "num_heads",
+            "d_mlp",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.image_size % self.patch_size:
+            raise ConfigError(f"image_size ({self.image_size}) is not divisible by patch_size ({self.patch_size})")
+        if self.d_model % self.num_heads:
+            raise ConfigError(f"d_model ({self.d_model}) is not divisible by num_heads ({self.num_heads})")
+        if self.patch_embedding not in ("linear", "conv"):
+            raise ConfigError(f"patch_embedding must be 'linear' or 'conv', got {self.patch_embedding!r}")
+        for name, counts in (
+            ("heads_per_layer", self.heads_per_layer),
+            ("neurons_per_layer", self.neurons_per_layer),
+        ):
+            if counts is None:
+                continue
+            # JSON brings lists; a frozen config holds tuples.
+            object.__setattr__(self, name, tuple(counts))
+            if len(counts) != self.num_layers or min(counts) < 0:
+                raise ConfigError(f"{name} needs {self.num_layers} counts of at least 0, got {list(counts)}")
+
+    @property
+    def num_tokens(self) -> int:
+        """Class token plus patches."""
+        return 1 + (self.image_size // self.patch_size) ** 2
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.num_heads
+
+    @property
+    def layer_heads(self) -> tuple[int, ...]:
+        """Number of heads in each layer."""
+        return self.heads_per_layer or (self.num_heads,) * self.num_layers
+
+    @property
+    def layer_neurons(self) -> tuple[int, ...]:
+        """Number of MLP neurons in each layer."""
+        return self.neurons_per_layer or (self.d_mlp,) * self.num_layers
+
+
+class ToStream(nn.Module):
+    """Linear map into the residual stream; its bias is ``(d,)``, or ``(t, d)`` with one row per token."""
+
+    def __init__(self, in_features: int, config: ViTConfig) -> None:
+        super().__init__()
+        shape = (config.num_tokens, config.d_model) if config.token_biases else (config.d_model,)
+        self.weight = nn.Parameter(torch.empty(config.d_model, in_features))
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias.ndim == 1:
+            return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight) + self.bias
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over ``(b, t, d)``."""
+
+    def __init__(self, config: ViTConfig, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(config.d_model, 3 * num_heads * config.d_head)
+        self.out = ToStream(num_heads * config.d_head, config)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """What each head gathers, ``(b, h, t, k)``, before the output projection."""
+        q, k, v = rearrange(self.qkv(x), "b t (qkv h k) -> qkv b h t k", qkv=3, h=self.num_heads)
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(rearrange(self.heads(x), "b h t k -> b t (h k)"))
+
+    def head_writes(self, x: Tensor) -> Tensor:
+        """What each head adds to the stream, ``(h, b, t, d)``, without the bias that belongs to no head."""
+        weight = rearrange(self.out.weight, "d (h k) -> h k d", h=self.num_heads)
+        return einsum(self.heads(x), weight, "b h t k, h k d -> h b t d")
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, config: ViTConfig, num_neurons: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(config.d_model, num_neurons)
+        self.out = ToStream(num_neurons, config)
+
+    def neurons(self, x: Tensor) -> Tensor:
+        """Activations of the hidden neurons, ``(b, t, n)``."""
+        return F.gelu(self.hidden(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.neurons(x))
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each reading a norm of the stream and adding to it; either may be missing."""
+
+    def __init__(self, config: ViTConfig, num_heads: int, num_neurons: int, drop_path: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS) if num_heads else None
+        self.attention = Attention(config, num_heads) if num_heads else None
+        self.mlp_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS) if num_neurons else None
+        self.mlp = Mlp(config, num_neurons) if num_neurons else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.drop_path = drop_path
+
+    def _regularise(self, x: Tensor) -> Tensor:
+        return stochastic_depth(self.dropout(x), self.drop_path, mode="row", training=self.training)
+
+    def forward(self, stream: Tensor, record: Callable[[str, Tensor], None] | None = None) -> Tensor:
+        """Next state of the stream ``(b, t, d)``; ``record`` is told what each head and the MLP add to it."""
+        if self.attention is not None and self.attention_norm is not None:
+            x = self.attention_norm(stream)
+            if record:
+                for head, written in enumerate(self.attention.head_writes(x)):
+                    record(f"h{head}", written)
+            stream = stream + self._regularise(self.attention(x))
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = self.mlp_norm(stream)
+            if record:
+                record("mlp", F.linear(self.mlp.neurons(x), self.mlp.out.weight))
+            stream = stream + self._regularise(self.mlp(x))
+        return stream
+
+
+class ViT(nn.Module):
+    """Vision Transformer from normalised images ``(b, c, height, width)`` to logits ``(b, num_classes)``."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        patch_values = config.in_channels * config.patch_size**2
+        self.patches: nn.Linear | nn.Conv2d
+        if config.patch_embedding == "linear":
+            self.patches = nn.Linear(patch_values, config.d_model)
+        else:
+            self.patches = nn.Conv2d(config.in_channels, config.d_model, config.patch_size, config.patch_size)
+        self.class_token = nn.Parameter(torch.zeros(config.d_model))
+        self.positions = nn.Parameter(torch.zeros(config.num_tokens, config.d_model))
+        self.dropout = nn.Dropout(config.dropout)
+        # Stochastic depth grows linearly with depth (Huang et al. 2016, arXiv 1603.09382).
+        depth = max(config.num_layers - 1, 1)
+        self.blocks = nn.ModuleList(
+            Block(config, heads, neurons, config.drop_path * layer / depth)
+            for layer, (heads, neurons) in enumerate(zip(config.layer_heads, config.layer_neurons, strict=True))
+        )
+        self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.classifier = nn.Linear(config.d_model, config.num_classes)
+        self.initialise()
+
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights: truncated normal with standard deviation 0.02, biases zero, norms one."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | ToStream):
+                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        nn.init.trunc_normal_(self.class_token, std=0.02, generator=generator)
+        nn.init.trunc_normal_(self.positions, std=0.02, generator=generator)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """First state of the stream, ``(b, t, d)``: patches, class token and positions."""
+        if isinstance(self.patches, nn.Linear):
+            size = self.config.patch_size
+            patches = self.patches(rearrange(images, "b c (y p) (x q) -> b (y x) (p q c)", p=size, q=size))
+        else:
+            patches = rearrange(self.patches(images), "b d y x -> b (y x) d")
+        class_token = repeat(self.class_token, "d -> b 1 d", b=len(images))
+        return torch.cat([class_token, patches], dim=1) + self.positions
+
+    def classify(self, stream: Tensor) -> Tensor:
+        """Logits ``(b, num_classes)`` from the last state of the stream."""
+        return self.classifier(self.norm(stream[:, 0]))
+
+    @overload
+    def forward(self, images: Tensor, *, return_intermediates: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, images: Tensor, *, return_intermediates: Literal[True]) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def forward(
+        self, images: Tensor, *, return_intermediates: bool = False
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and on request what every node adds to the stream.
+
+        The intermediates are named as the graph's nodes (``embed``, ``a0.h1``, ``m0``, …), each ``(b, t, d)``. Biases
+        that are added to the stream belong to no node and are not among them.
+        """
+        intermediates: dict[str, Tensor] = {}
+        embedding = self.embed(images)
+        stream = self.dropout(embedding)
+        if return_intermediates:
+            intermediates["embed"] = embedding
+        for layer, block in enumerate(self.blocks):
+
+            def record(part: str, written: Tensor, layer: int = layer) -> None:
+                intermediates[f"m{layer}" if part == "mlp" else f"a{layer}.{part}"] = written
+
+            stream = block(stream, record if return_intermediates else None)
+        logits = self.classify(stream)
+        return (logits, intermediates) if return_intermediates else logits
