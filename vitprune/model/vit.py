@@ -13,9 +13,9 @@ all, nor is its norm: that is what pruning leaves behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 import torch
 from einops import einsum, rearrange, repeat
@@ -120,73 +120,76 @@ class ToStream(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over ``(b, t, d)``."""
+    """Layer norm and multi-head self-attention over the stream ``(b, t, d)``."""
 
     def __init__(self, config: ViTConfig, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
         self.qkv = nn.Linear(config.d_model, 3 * num_heads * config.d_head)
         self.out = ToStream(num_heads * config.d_head, config)
 
-    def heads(self, x: Tensor) -> Tensor:
+    def heads(self, stream: Tensor) -> Tensor:
         """What each head gathers, ``(b, h, t, k)``, before the output projection."""
-        q, k, v = rearrange(self.qkv(x), "b t (qkv h k) -> qkv b h t k", qkv=3, h=self.num_heads)
+        qkv = self.qkv(self.norm(stream))
+        q, k, v = rearrange(qkv, "b t (qkv h k) -> qkv b h t k", qkv=3, h=self.num_heads)
         return F.scaled_dot_product_attention(q, k, v)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(rearrange(self.heads(x), "b h t k -> b t (h k)"))
+    def forward(self, stream: Tensor) -> Tensor:
+        return self.out(rearrange(self.heads(stream), "b h t k -> b t (h k)"))
 
-    def head_writes(self, x: Tensor) -> Tensor:
+    def writes(self, stream: Tensor) -> Tensor:
         """What each head adds to the stream, ``(h, b, t, d)``, without the bias that belongs to no head."""
         weight = rearrange(self.out.weight, "d (h k) -> h k d", h=self.num_heads)
-        return einsum(self.heads(x), weight, "b h t k, h k d -> h b t d")
+        return einsum(self.heads(stream), weight, "b h t k, h k d -> h b t d")
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between them."""
+    """Layer norm and two linear layers with a GELU between them."""
 
     def __init__(self, config: ViTConfig, num_neurons: int) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
         self.hidden = nn.Linear(config.d_model, num_neurons)
         self.out = ToStream(num_neurons, config)
 
-    def neurons(self, x: Tensor) -> Tensor:
+    def neurons(self, stream: Tensor) -> Tensor:
         """Activations of the hidden neurons, ``(b, t, n)``."""
-        return F.gelu(self.hidden(x))
+        return F.gelu(self.hidden(self.norm(stream)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.neurons(x))
+    def forward(self, stream: Tensor) -> Tensor:
+        return self.out(self.neurons(stream))
+
+    def write(self, stream: Tensor) -> Tensor:
+        """What the MLP adds to the stream, ``(b, t, d)``, without the bias that belongs to no node."""
+        return F.linear(self.neurons(stream), self.out.weight)
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each reading a norm of the stream and adding to it; either may be missing."""
+    """Attention, then MLP, each reading the stream and adding to it; either may be missing."""
 
     def __init__(self, config: ViTConfig, num_heads: int, num_neurons: int, drop_path: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS) if num_heads else None
         self.attention = Attention(config, num_heads) if num_heads else None
-        self.mlp_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS) if num_neurons else None
         self.mlp = Mlp(config, num_neurons) if num_neurons else None
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = drop_path
 
+    def forward(self, stream: Tensor, intermediates: dict[str, Tensor] | None = None, layer: int = 0) -> Tensor:
+        """Next state of the stream ``(b, t, d)``; what each node adds goes into ``intermediates``, if given."""
+        if self.attention is not None:
+            if intermediates is not None:
+                for head, written in enumerate(self.attention.writes(stream)):
+                    intermediates[f"a{layer}.h{head}"] = written
+            stream = stream + self._regularise(self.attention(stream))
+        if self.mlp is not None:
+            if intermediates is not None:
+                intermediates[f"m{layer}"] = self.mlp.write(stream)
+            stream = stream + self._regularise(self.mlp(stream))
+        return stream
+
     def _regularise(self, x: Tensor) -> Tensor:
         return stochastic_depth(self.dropout(x), self.drop_path, mode="row", training=self.training)
-
-    def forward(self, stream: Tensor, record: Callable[[str, Tensor], None] | None = None) -> Tensor:
-        """Next state of the stream ``(b, t, d)``; ``record`` is told what each head and the MLP add to it."""
-        if self.attention is not None and self.attention_norm is not None:
-            x = self.attention_norm(stream)
-            if record:
-                for head, written in enumerate(self.attention.head_writes(x)):
-                    record(f"h{head}", written)
-            stream = stream + self._regularise(self.attention(x))
-        if self.mlp is not None and self.mlp_norm is not None:
-            x = self.mlp_norm(stream)
-            if record:
-                record("mlp", F.linear(self.mlp.neurons(x), self.mlp.out.weight))
-            stream = stream + self._regularise(self.mlp(x))
-        return stream
 
 
 class ViT(nn.Module):
@@ -206,10 +209,11 @@ class ViT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         # Stochastic depth grows linearly with depth (Huang et al. 2016, arXiv 1603.09382).
         depth = max(config.num_layers - 1, 1)
-        self.blocks = nn.ModuleList(
+        blocks = nn.ModuleList(
             Block(config, heads, neurons, config.drop_path * layer / depth)
             for layer, (heads, neurons) in enumerate(zip(config.layer_heads, config.layer_neurons, strict=True))
         )
+        self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
         self.classifier = nn.Linear(config.d_model, config.num_classes)
         self.initialise()
@@ -253,16 +257,10 @@ class ViT(nn.Module):
         The intermediates are named as the graph's nodes (``embed``, ``a0.h1``, ``m0``, …), each ``(b, t, d)``. Biases
         that are added to the stream belong to no node and are not among them.
         """
-        intermediates: dict[str, Tensor] = {}
         embedding = self.embed(images)
+        intermediates = {"embed": embedding} if return_intermediates else None
         stream = self.dropout(embedding)
-        if return_intermediates:
-            intermediates["embed"] = embedding
         for layer, block in enumerate(self.blocks):
-
-            def record(part: str, written: Tensor, layer: int = layer) -> None:
-                intermediates[f"m{layer}" if part == "mlp" else f"a{layer}.{part}"] = written
-
-            stream = block(stream, record if return_intermediates else None)
+            stream = block(stream, intermediates, layer)
         logits = self.classify(stream)
-        return (logits, intermediates) if return_intermediates else logits
+        return logits if intermediates is None else (logits, intermediates)

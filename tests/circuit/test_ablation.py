@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from tests.circuit.oracle import random_images, random_model
+from vitprune.circuit import Ablation, Graph
+from vitprune.circuit import ablation as ablation_module
+from vitprune.errors import CircuitError
+
+
+def test_the_mean_is_that_of_what_each_node_writes():
+    model = random_model(1, num_layers=2)
+    images = random_images(model, count=7)
+    writes = Ablation.mean(model, images).writes(model, Graph.of(model))
+    _, intermediates = model(images, return_intermediates=True)
+    for sender, write in zip(Graph.of(model).senders, writes, strict=True):
+        torch.testing.assert_close(write, intermediates[sender.name].mean(0))
+
+
+def test_neuron_groups_add_up_to_their_mlp():
+    model = random_model(2)
+    ablation = Ablation.mean(model, random_images(model))
+    whole, groups = Graph.of(model), Graph.of(model, mlp_groups=5)
+    by_name = dict(zip([s.name for s in groups.senders], ablation.writes(model, groups), strict=True))
+    mlp = ablation.writes(model, whole)[whole.sender_index["m1"]]
+    torch.testing.assert_close(sum(by_name[f"m1.g{group}"] for group in range(5)), mlp)
+
+
+def test_the_mean_does_not_depend_on_the_batching(monkeypatch):
+    model = random_model(3, dtype=torch.float32)
+    images = random_images(model, count=10)
+    at_once = Ablation.mean(model, images)
+    monkeypatch.setattr(ablation_module, "BATCH_SIZE", 3)
+    torch.testing.assert_close(Ablation.mean(model, images).neurons[1], at_once.neurons[1], rtol=1e-6, atol=1e-7)
+
+
+def test_no_reference_images_is_an_error():
+    model = random_model()
+    with pytest.raises(CircuitError, match="at least one reference image"):
+        Ablation.mean(model, random_images(model)[:0])

@@ -1,0 +1,138 @@
+import itertools
+
+import pytest
+import torch
+
+from tests.circuit.oracle import brute_acdc, brute_kl, random_images, random_model
+from vitprune.circuit import Ablation, Circuit, Graph, acdc
+from vitprune.errors import CircuitError
+
+CASES = [
+    (seed, granularity, ablation, split, groups, tau)
+    for seed, (granularity, ablation, split, groups) in enumerate(
+        itertools.product(("edge", "node", "node-edge"), ("zero", "mean"), (True, False), (1, 3))
+    )
+    for tau in (10.0 ** -(1 + seed % 5), 0.3 * 10.0 ** -(1 + (seed + 2) % 5))
+]
+
+
+def ablation_of(kind, model, images):
+    return Ablation.zero(model) if kind == "zero" else Ablation.mean(model, images)
+
+
+@pytest.mark.parametrize(("seed", "granularity", "kind", "split", "groups", "tau"), CASES)
+def test_finds_the_same_circuit_as_brute_force(seed, granularity, kind, split, groups, tau):
+    shape = {"num_layers": 1 + seed % 3, "num_heads": 1 + seed % 2, "patch_embedding": "conv" if seed % 2 else "linear"}
+    model = random_model(seed, **shape)
+    images = random_images(model, count=5, seed=seed)
+    ablation = ablation_of(kind, model, random_images(model, count=9, seed=seed + 1))
+    graph = Graph.of(model, split_qkv=split, mlp_groups=groups)
+    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=tau, granularity=granularity)
+    kept = brute_acdc(model, images, graph, ablation, tau, granularity)
+    assert set(circuit.kept) == kept
+    assert set(circuit.kept) | set(circuit.removed) == set(graph.edges)
+    assert circuit.kl == pytest.approx(brute_kl(model, images, graph, kept, ablation, model(images).detach()), abs=1e-9)
+
+
+@pytest.mark.parametrize("granularity", ["edge", "node", "node-edge"])
+def test_finds_the_same_circuit_as_brute_force_on_a_model_that_was_pruned_before(granularity):
+    model = random_model(3, num_layers=3, heads_per_layer=(2, 0, 1), neurons_per_layer=(5, 12, 0), token_biases=True)
+    images = random_images(model)
+    graph, ablation = Graph.of(model, mlp_groups=4), Ablation.mean(model, images)
+    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=0.0005, granularity=granularity)
+    assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, 0.0005, granularity)
+    assert 0 < len(circuit.kept) < len(graph.edges)
+
+
+def test_single_precision_takes_the_same_decisions_away_from_ties():
+    model = random_model(11, dtype=torch.float32)
+    images = random_images(model)
+    graph, ablation = Graph.of(model), Ablation.mean(model, images)
+    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=0.003)
+    tested = [decision for decision in circuit.trace if decision.action != "unreachable"]
+    assert min(abs(decision.kl_after - decision.kl_before - 0.003) for decision in tested) > 1e-6
+    assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, 0.003, "edge")
+
+
+def test_the_trace_tells_every_edge_once_and_follows_the_rule():
+    model = random_model(4, num_layers=3)
+    images = random_images(model)
+    circuit = acdc(model, images, tau=0.05)
+    assert sorted((d.sender, d.receiver) for d in circuit.trace) == sorted(circuit.graph.edges)
+    assert {d.action for d in circuit.trace} == {"removed", "kept", "unreachable"}
+    for decision in circuit.trace:
+        if decision.action != "unreachable":
+            assert (decision.kl_after - decision.kl_before < 0.05) == (decision.action == "removed")
+    receivers = list(dict.fromkeys(d.receiver for d in circuit.trace))
+    assert receivers == [receiver.name for receiver in reversed(circuit.graph.receivers)]
+
+
+def test_the_removals_in_a_trace_replay_to_the_circuits_kl():
+    model = random_model(5, num_layers=3)
+    images = random_images(model)
+    circuit = acdc(model, images, tau=0.01)
+    last = [decision for decision in circuit.trace if decision.action == "removed"][-1]
+    assert circuit.kl == pytest.approx(last.kl_after, abs=1e-9)
+
+
+def test_a_threshold_of_zero_keeps_what_hurts_and_a_huge_one_keeps_nothing():
+    model = random_model(6)
+    images = random_images(model)
+    nothing = acdc(model, images, tau=1e9)
+    assert nothing.kept == ()
+    careful = acdc(model, images, tau=0.0)
+    assert careful.kept
+    assert careful.kl <= 1e-12
+
+
+def test_two_searches_give_the_same_circuit_and_trace():
+    model = random_model(7)
+    images = random_images(model)
+    first, second = (acdc(model, images, tau=0.01, granularity="node-edge") for _ in range(2))
+    assert first.kept == second.kept
+    assert first.trace == second.trace
+
+
+def test_progress_counts_up_to_the_number_of_edges():
+    model = random_model(8)
+    seen = []
+    acdc(model, random_images(model), tau=0.01, on_progress=lambda done, total: seen.append((done, total)))
+    edges = len(Graph.of(model).edges)
+    assert seen == [(done, edges) for done in range(1, edges + 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tau": -1e-3}, "tau must be a finite number of at least 0, got -0.001"),
+        ({"tau": float("nan")}, "tau must be a finite number of at least 0, got nan"),
+        ({"granularity": "layer"}, "granularity must be one of edge, node, node-edge, got 'layer'"),
+        ({"images": torch.zeros(0, 1, 4, 4, dtype=torch.float64)}, "there are no images"),
+        ({"images": torch.zeros(2, 3, 4, 4, dtype=torch.float64)}, r"\(batch, 1, 4, 4\), got \(2, 3, 4, 4\)"),
+        ({"images": torch.full((2, 1, 4, 4), torch.nan, dtype=torch.float64)}, "logits are not finite"),
+        ({"graph": Graph((2, 2, 2), (12, 12, 12))}, "belongs to another model"),
+        ({"ablation": Ablation.zero(random_model(num_layers=1))}, "made for another model"),
+    ],
+)
+def test_a_wrong_call_gets_a_clear_error(change, message):
+    model = random_model()
+    arguments = {"images": random_images(model), "tau": 0.01} | change
+    with pytest.raises(CircuitError, match=message):
+        acdc(model, **arguments)
+
+
+def test_a_model_in_training_mode_is_refused():
+    model = random_model()
+    with pytest.raises(CircuitError, match="training mode"):
+        acdc(model.train(), random_images(model), tau=0.01)
+
+
+def test_a_circuit_survives_saving_and_loading(tmp_path):
+    model = random_model(9)
+    images = random_images(model)
+    circuit = acdc(model, images, tau=0.01, granularity="node-edge")
+    circuit.save(tmp_path / "circuit")
+    loaded = Circuit.load(tmp_path / "circuit")
+    assert loaded.kept == circuit.kept
+    assert loaded.trace == circuit.trace
+    torch.testing.assert_close(loaded.logits(model, images), circuit.logits(model, images))

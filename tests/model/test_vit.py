@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from tests.circuit.oracle import random_images, random_model
+from vitprune.errors import ConfigError
+from vitprune.model import ViT, ViTConfig
+
+SHAPE = {
+    "image_size": 8,
+    "patch_size": 4,
+    "in_channels": 3,
+    "num_classes": 5,
+    "d_model": 16,
+    "num_layers": 2,
+    "num_heads": 4,
+    "d_mlp": 24,
+}
+
+
+def test_intermediates_and_biases_add_up_to_the_last_stream():
+    model = random_model(1, num_layers=3, in_channels=3)
+    images = random_images(model)
+    logits, intermediates = model(images, return_intermediates=True)
+    assert list(intermediates)[:4] == ["embed", "a0.h0", "a0.h1", "m0"]
+    biases = sum(block.attention.out.bias + block.mlp.out.bias for block in model.blocks)
+    torch.testing.assert_close(model.classify(sum(intermediates.values()) + biases), logits)
+
+
+def test_conv_and_linear_patch_embeddings_are_the_same_map():
+    torch.manual_seed(0)
+    linear, conv = ViT(ViTConfig(**SHAPE)), ViT(ViTConfig(**SHAPE, patch_embedding="conv"))
+    weights = linear.state_dict()
+    # The linear map reads a patch as (row, column, channel), the convolution as (channel, row, column).
+    weights["patches.weight"] = weights["patches.weight"].unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2)
+    conv.load_state_dict(weights)
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(conv.eval()(images), linear.eval()(images))
+
+
+def test_tokens_are_class_token_first_then_patches_row_by_row():
+    model = ViT(ViTConfig(**SHAPE)).eval()
+    images = torch.zeros(1, 3, 8, 8)
+    images[0, :, 0:4, 4:8] = 1.0
+    changed = (model.embed(images) - model.embed(torch.zeros_like(images))).abs().sum(-1)[0]
+    assert changed.nonzero().flatten().tolist() == [2]
+
+
+def test_layers_may_lack_heads_or_neurons():
+    model = ViT(ViTConfig(**SHAPE, heads_per_layer=(0, 3), neurons_per_layer=(7, 0)))
+    assert model.blocks[0].attention is None
+    assert model.blocks[1].mlp is None
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+
+
+def test_dropout_and_stochastic_depth_act_in_training_only():
+    torch.manual_seed(0)
+    model = ViT(ViTConfig(**SHAPE, dropout=0.3, drop_path=0.5))
+    images = torch.randn(4, 3, 8, 8)
+    assert not torch.equal(model.train()(images), model(images))
+    assert torch.equal(model.eval()(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_heads": 3}, r"d_model \(16\) is not divisible by num_heads \(3\)"),
+        ({"patch_size": 3}, r"image_size \(8\) is not divisible by patch_size \(3\)"),
+        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"patch_embedding": "mlp"}, "patch_embedding must be 'linear' or 'conv', got 'mlp'"),
+        ({"heads_per_layer": (4,)}, r"heads_per_layer needs 2 counts of at least 0, got \[4\]"),
+    ],
+)
+def test_an_impossible_shape_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        ViTConfig(**SHAPE | change)

@@ -1,0 +1,214 @@
+"""The computational graph of a ViT: which node writes to the residual stream, and who may read what it wrote.
+
+Senders write to the stream: ``embed`` (patches, class token, positions), heads ``a{layer}.h{head}`` and MLPs
+``m{layer}``, or groups of MLP neurons ``m{layer}.g{group}``. Receivers read it: ``a{layer}.h{head}.q``, ``.k`` and
+``.v`` (``a{layer}.h{head}`` when they are not split), MLPs or their groups, and ``logits``. An edge runs from every
+sender to every receiver of a later stage. The stages in order are: embed, then for each layer its heads and its MLP,
+then logits; nodes of one stage do not feed each other. Senders and receivers are listed in that order, and the order is
+fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitprune.errors import CircuitError
+from vitprune.model.vit import ViT
+
+Edge = tuple[str, str]
+"""A sender and a receiver, by name."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part of the model that computes: ``index`` is its head or neuron group within the layer."""
+
+    name: str
+    kind: Literal["embed", "head", "mlp", "logits"]
+    stage: int
+    layer: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """An input of a node; ``port`` is q, k or v for a split head and empty otherwise."""
+
+    name: str
+    node: Node
+    port: Literal["q", "k", "v", ""]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes and possible edges of a ViT with the given heads and neurons in each layer."""
+
+    layer_heads: tuple[int, ...]
+    layer_neurons: tuple[int, ...]
+    split_qkv: bool = True
+    mlp_groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mlp_groups < 1:
+            raise CircuitError(f"mlp_groups must be at least 1, got {self.mlp_groups}")
+
+    @classmethod
+    def of(cls, model: ViT, split_qkv: bool = True, mlp_groups: int = 1) -> Graph:
+        """The graph of ``model``, whose layers may have been pruned before."""
+        config = model.config
+        return cls(config.layer_heads, config.layer_neurons, split_qkv, mlp_groups)
+
+    def check(self, model: ViT) -> None:
+        """CircuitError unless this is a graph of ``model``."""
+        config = model.config
+        if (self.layer_heads, self.layer_neurons) != (config.layer_heads, config.layer_neurons):
+            raise CircuitError(
+                f"this graph ({self.describe()}) belongs to another model: this one has heads "
+                f"{list(config.layer_heads)} and neurons {list(config.layer_neurons)}; use Graph.of(model)"
+            )
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes in topological order, ``embed`` first and ``logits`` last."""
+        nodes = [Node("embed", "embed", 0, -1, 0)]
+        for layer, (heads, neurons) in enumerate(zip(self.layer_heads, self.layer_neurons, strict=True)):
+            nodes += [Node(f"a{layer}.h{head}", "head", 2 * layer + 1, layer, head) for head in range(heads)]
+            for group in range(min(self.mlp_groups, neurons)):
+                name = f"m{layer}" if self.mlp_groups == 1 else f"m{layer}.g{group}"
+                nodes.append(Node(name, "mlp", 2 * layer + 2, layer, group))
+        return (*nodes, Node("logits", "logits", self.last_stage, len(self.layer_heads), 0))
+
+    @property
+    def last_stage(self) -> int:
+        """The stage of ``logits``."""
+        return 2 * len(self.layer_heads) + 1
+
+    @cached_property
+    def senders(self) -> tuple[Node, ...]:
+        """Every node but ``logits``."""
+        return self.nodes[:-1]
+
+    @cached_property
+    def receivers(self) -> tuple[Receiver, ...]:
+        """Every input of every node but ``embed``."""
+        receivers: list[Receiver] = []
+        for node in self.nodes[1:]:
+            if node.kind == "head" and self.split_qkv:
+                receivers += [Receiver(f"{node.name}.{port}", node, port) for port in ("q", "k", "v")]
+            else:
+                receivers.append(Receiver(node.name, node, ""))
+        return tuple(receivers)
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Every possible edge, receivers in topological order and for each its senders in topological order."""
+        return self.named(self.all_edges)
+
+    @cached_property
+    def all_edges(self) -> Tensor:
+        """Mask ``(receivers, senders)`` of the possible edges: the sender's stage is before the receiver's."""
+        sent = torch.tensor([sender.stage for sender in self.senders])
+        read = torch.tensor([receiver.node.stage for receiver in self.receivers])
+        return sent[None, :] < read[:, None]
+
+    @cached_property
+    def sender_index(self) -> dict[str, int]:
+        """Column of each sender in a mask."""
+        return {sender.name: column for column, sender in enumerate(self.senders)}
+
+    @cached_property
+    def receiver_index(self) -> dict[str, int]:
+        """Row of each receiver in a mask."""
+        return {receiver.name: row for row, receiver in enumerate(self.receivers)}
+
+    @cached_property
+    def stage_receivers(self) -> tuple[range, ...]:
+        """Rows of the receivers of each stage; stage 0, ``embed``, reads nothing."""
+        return self._ranges([receiver.node.stage for receiver in self.receivers])
+
+    @cached_property
+    def stage_senders(self) -> tuple[range, ...]:
+        """Columns of the senders of each stage."""
+        return self._ranges([sender.stage for sender in self.senders])
+
+    def _ranges(self, stages: list[int]) -> tuple[range, ...]:
+        starts = [sum(stage < wanted for stage in stages) for wanted in range(self.last_stage + 2)]
+        return tuple(range(start, stop) for start, stop in pairwise(starts))
+
+    @cached_property
+    def input_rows(self) -> dict[str, range]:
+        """Rows of the receivers through which each node reads."""
+        rows: dict[str, list[int]] = {}
+        for row, receiver in enumerate(self.receivers):
+            rows.setdefault(receiver.node.name, []).append(row)
+        return {name: range(found[0], found[-1] + 1) for name, found in rows.items()}
+
+    def group_slices(self, layer: int) -> tuple[slice, ...]:
+        """The neurons of each MLP group of a layer: contiguous, and equal in number as far as they divide."""
+        neurons = self.layer_neurons[layer]
+        groups = min(self.mlp_groups, neurons)
+        bounds = [neurons * group // groups for group in range(groups + 1)] if groups else [0]
+        return tuple(slice(start, stop) for start, stop in pairwise(bounds))
+
+    def named(self, keep_mask: Tensor) -> tuple[Edge, ...]:
+        """The edges where a mask ``(receivers, senders)`` is True, in the order of ``edges``."""
+        return tuple(
+            (self.senders[column].name, self.receivers[row].name) for row, column in torch.nonzero(keep_mask).tolist()
+        )
+
+    def mask_of(self, edges: tuple[Edge, ...] | list[Edge]) -> Tensor:
+        """The mask ``(receivers, senders)`` that is True at ``edges``; CircuitError for an edge not in the graph."""
+        mask = torch.zeros_like(self.all_edges)
+        for sender, receiver in edges:
+            row, column = self.receiver_index.get(receiver, -1), self.sender_index.get(sender, -1)
+            if row < 0 or column < 0 or not self.all_edges[row, column]:
+                raise CircuitError(f"{sender} → {receiver} is not an edge of this graph ({self.describe()})")
+            mask[row, column] = True
+        return mask
+
+    def describe(self) -> str:
+        """The graph in half a line, for messages."""
+        return (
+            f"{len(self.layer_heads)} layers, heads {list(self.layer_heads)}, neurons {list(self.layer_neurons)}, "
+            f"split_qkv {self.split_qkv}, mlp_groups {self.mlp_groups}"
+        )
+
+    def reach_logits(self, keep_mask: Tensor) -> Tensor:
+        """For each sender whether a path of kept edges leads from it to ``logits``, as a mask ``(senders,)``."""
+        keep = keep_mask.numpy()
+        reaches = np.zeros(len(self.senders), dtype=bool)
+        open_rows = np.zeros(len(self.receivers), dtype=bool)
+        open_rows[-1] = True
+        for column in reversed(range(len(self.senders))):
+            reaches[column] = (keep[:, column] & open_rows).any()
+            if reaches[column] and column:
+                rows = self.input_rows[self.senders[column].name]
+                open_rows[rows.start : rows.stop] = True
+        return torch.from_numpy(reaches)
+
+    def reached_from_embed(self, keep_mask: Tensor) -> Tensor:
+        """For each sender whether a path of kept edges leads to it from ``embed``, as a mask ``(senders,)``."""
+        keep = keep_mask.numpy()
+        reached = np.zeros(len(self.senders), dtype=bool)
+        reached[0] = True
+        for column, sender in enumerate(self.senders[1:], start=1):
+            rows = self.input_rows[sender.name]
+            reached[column] = (keep[rows.start : rows.stop] & reached).any()
+        return torch.from_numpy(reached)
+
+    def close(self, keep_mask: Tensor) -> Tensor:
+        """Drop every edge that is not on a path from ``embed`` to ``logits``; closing twice changes nothing."""
+        live = self.reach_logits(keep_mask) & self.reached_from_embed(keep_mask)
+        # Dropping what is cut off from one end cannot cut anything off from the other: one pass is enough.
+        live_rows = torch.ones(len(self.receivers), dtype=torch.bool)
+        for name, rows in self.input_rows.items():
+            if name != "logits":
+                live_rows[rows.start : rows.stop] = live[self.sender_index[name]]
+        return keep_mask & live[None, :] & live_rows[:, None]

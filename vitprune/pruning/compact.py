@@ -1,0 +1,138 @@
+"""From a circuit to a smaller dense model: dead heads and neurons are cut out of the weights.
+
+Legend of dimensions: t tokens, d width of the stream, h heads, k width of a head, n neurons of a layer.
+
+A node is dead when no path of kept edges leads through it from ``embed`` to ``logits``. Dead nodes are removed; what
+they gave on average goes into a bias. Edges removed between two live nodes come back, because cutting them frees
+nothing: the survivors read the dense stream. The compact model therefore computes exactly the circuit in which every
+edge between live nodes is kept (``dense_circuit``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor
+
+from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.graph import Graph
+from vitprune.model.vit import Attention, Mlp, ViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survivors:
+    """For each layer the heads ``(h,)`` and neurons ``(n,)`` that stay, as increasing indices."""
+
+    heads: tuple[Tensor, ...]
+    neurons: tuple[Tensor, ...]
+
+
+def survivors_of(circuit: Circuit) -> Survivors:
+    """Heads and neurons that are on a path from ``embed`` to ``logits``."""
+    graph = circuit.graph
+    live = set(circuit.live_nodes)
+    heads: list[list[int]] = [[] for _ in graph.layer_heads]
+    neurons: list[list[int]] = [[] for _ in graph.layer_neurons]
+    for node in graph.nodes:
+        if node.name in live and node.kind == "head":
+            heads[node.layer].append(node.index)
+        elif node.name in live:
+            group = graph.group_slices(node.layer)[node.index]
+            neurons[node.layer] += range(group.start, group.stop)
+    return Survivors(
+        heads=tuple(torch.tensor(kept, dtype=torch.long) for kept in heads),
+        neurons=tuple(torch.tensor(kept, dtype=torch.long) for kept in neurons),
+    )
+
+
+def dense_circuit(circuit: Circuit) -> Circuit:
+    """The circuit that the compact model computes: every edge between ``embed``, live nodes and ``logits``."""
+    graph, live = circuit.graph, {"embed", "logits", *circuit.live_nodes}
+    sends = torch.tensor([sender.name in live for sender in graph.senders])
+    reads = torch.tensor([receiver.node.name in live for receiver in graph.receivers])
+    return replace(circuit, keep_mask=graph.all_edges & sends[None, :] & reads[:, None])
+
+
+@torch.no_grad()
+def compact(model: ViT, circuit: Circuit) -> ViT:
+    """The dense model that is left of ``model`` when the circuit's dead nodes are cut out.
+
+    Raises CircuitError if the circuit belongs to another model.
+    """
+    circuit.graph.check(model)
+    survivors = survivors_of(circuit)
+    config = replace(
+        model.config,
+        heads_per_layer=tuple(len(kept) for kept in survivors.heads),
+        neurons_per_layer=tuple(len(kept) for kept in survivors.neurons),
+        token_biases=model.config.token_biases or circuit.ablation.kind != "zero",
+    )
+    small = ViT(config).to(model.positions)
+    for name in ("patches", "norm", "classifier"):
+        getattr(small, name).load_state_dict(getattr(model, name).state_dict())
+    small.class_token.copy_(model.class_token)
+
+    # What is added to the stream no matter what the image is goes into the bias of the last part that stays and stands
+    # before it, or into the positions: nothing that stays reads the stream in between.
+    constants = _removed_writes(model, circuit.graph, circuit, survivors)
+    pending = model.positions.detach().clone()
+    place = small.positions
+    for layer, (old, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
+        for old_part, new_part, removed in (
+            (old.attention, new.attention, constants[layer][0]),
+            (old.mlp, new.mlp, constants[layer][1]),
+        ):
+            if old_part is None:
+                continue
+            if isinstance(old_part, Attention) and isinstance(new_part, Attention):
+                _copy_heads(old_part, new_part, survivors.heads[layer])
+            elif isinstance(old_part, Mlp) and isinstance(new_part, Mlp):
+                _copy_neurons(old_part, new_part, survivors.neurons[layer])
+            if new_part is not None:
+                place.copy_(pending)
+                place, pending = new_part.out.bias, torch.zeros_like(new_part.out.bias)
+            pending = pending + old_part.out.bias + removed if config.token_biases else pending + old_part.out.bias
+    place.copy_(pending)
+    return small.eval()
+
+
+def _removed_writes(model: ViT, graph: Graph, circuit: Circuit, survivors: Survivors) -> list[tuple[Tensor, Tensor]]:
+    """For each layer what its dead heads and its dead neurons gave on average, each ``(t, d)``."""
+    ablation = circuit.ablation
+    constants = []
+    for layer, block in enumerate(model.blocks):
+        from_heads = from_neurons = torch.zeros_like(model.positions)
+        if block.attention is not None:
+            dead = _others(survivors.heads[layer], graph.layer_heads[layer])
+            weight = rearrange(block.attention.out.weight, "d (h k) -> h k d", h=graph.layer_heads[layer])
+            from_heads = einsum(ablation.heads[layer][dead], weight[dead], "h t k, h k d -> t d")
+        if block.mlp is not None:
+            dead = _others(survivors.neurons[layer], graph.layer_neurons[layer])
+            from_neurons = ablation.neurons[layer][:, dead] @ block.mlp.out.weight[:, dead].T
+        constants.append((from_heads, from_neurons))
+    return constants
+
+
+def _others(kept: Tensor, count: int) -> Tensor:
+    """The indices below ``count`` that are not in ``kept``."""
+    is_dead = torch.ones(count, dtype=torch.bool)
+    is_dead[kept] = False
+    return is_dead.nonzero().flatten()
+
+
+def _copy_heads(old: Attention, new: Attention, kept: Tensor) -> None:
+    new.norm.load_state_dict(old.norm.state_dict())
+    for name in ("weight", "bias"):
+        by_head = rearrange(getattr(old.qkv, name), "(qkv h k) ... -> qkv h k ...", qkv=3, h=old.num_heads)
+        getattr(new.qkv, name).copy_(rearrange(by_head[:, kept], "qkv h k ... -> (qkv h k) ..."))
+    by_head = rearrange(old.out.weight, "d (h k) -> d h k", h=old.num_heads)
+    new.out.weight.copy_(rearrange(by_head[:, kept], "d h k -> d (h k)"))
+
+
+def _copy_neurons(old: Mlp, new: Mlp, kept: Tensor) -> None:
+    new.norm.load_state_dict(old.norm.state_dict())
+    new.hidden.weight.copy_(old.hidden.weight[kept])
+    new.hidden.bias.copy_(old.hidden.bias[kept])
+    new.out.weight.copy_(old.out.weight[:, kept])
