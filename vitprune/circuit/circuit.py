@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Edge, Graph
@@ -87,6 +87,10 @@ class Circuit:
         batches = images.split(batch_size) if len(images) else (images,)
         return torch.cat([run_masked(model, batch, self.graph, self.keep_mask, removed_writes)[0] for batch in batches])
 
+    def as_module(self, model: ViT) -> nn.Module:
+        """The circuit as a module from normalised images to logits, to be used wherever a model is."""
+        return _Masked(self, model)
+
     def save(self, folder: Path) -> None:
         """Write ``circuit.json``, ``trace.csv`` and ``ablation.safetensors`` into a folder that appears whole."""
         with atomic_folder(Path(folder)) as partial:
@@ -151,6 +155,15 @@ class Circuit:
             )
         except (KeyError, TypeError, ValueError, OSError, SafetensorError, CircuitError) as error:
             raise CheckpointError(f"{folder}: not a saved circuit ({error}); run the acdc stage again") from error
+
+
+class _Masked(nn.Module):
+    def __init__(self, circuit: Circuit, model: ViT) -> None:
+        super().__init__()
+        self.circuit, self.model = circuit, model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.circuit.logits(self.model, images)
 
 
 def _decision(row: dict[str, Any]) -> Decision:

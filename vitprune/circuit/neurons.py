@@ -21,9 +21,9 @@ BATCH_SIZE = 128
 def neuron_importance(model: ViT, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     """For each layer, about how much KL it costs to replace each neuron by its mean, ``(n,)``.
 
-    The second-order expansion of KL(p ‖ q) in a change δ of activations is ½ E over labels y ~ p of (∂log p(y)·δ)²,
-    the Fisher information seen along δ (Theis et al. 2018, arXiv 1801.05787). Here δ runs from a neuron's activations on
-    an image to their mean over the images, at all tokens at once, and the labels are drawn from the model's answers.
+    To second order, KL(p ‖ q) after a change δ of activations is ½ E over labels y ~ p of (∂log p(y)·δ)², the Fisher
+    information seen along δ (Theis et al. 2018, arXiv 1801.05787). Here δ runs from a neuron's activations on an image
+    to their mean over the images, at all tokens at once, and the labels are drawn from the model's answers.
     """
     check_images(model, images)
     batches = images.split(BATCH_SIZE)

@@ -7,18 +7,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
 
 from vitprune.errors import VitpruneError
+
+if TYPE_CHECKING:
+    from vitprune.evaluation.table import Table
+    from vitprune.training.history import EpochRecord
 
 console = Console()
 stderr = Console(stderr=True)
 
 SECONDS_BETWEEN_LINES = 10.0
 """Without a terminal, progress is a line every so often instead of a bar."""
+
+MAX_TABLE_WIDTH = 200
 
 
 def set_up_logging() -> None:
@@ -66,3 +74,42 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
             logging.getLogger(__name__).info("%s: %d of %d", description, done, total)
 
     yield line
+
+
+def _ignore(*_: object) -> None:
+    """Take a report of progress and show nothing."""
+
+
+@contextmanager
+def training_progress(description: str) -> Iterator[tuple[Callable[[EpochRecord], None], Callable[[int, int], None]]]:
+    """Yield ``on_epoch`` and ``on_step`` for a training run: a bar on a terminal, one line an epoch elsewhere."""
+    logger = logging.getLogger(__name__)
+
+    def line(record: EpochRecord) -> None:
+        logger.info(
+            "%s: epoch %d, loss %.4f, validation loss %.4f, accuracy %.2f %%, %.0f images/s",
+            description,
+            record.epoch,
+            record.train_loss,
+            record.val_loss,
+            100 * record.val_accuracy,
+            record.images_per_second,
+        )
+
+    if stderr.is_terminal:
+        with progress(description) as on_step:
+            yield _ignore, on_step
+    else:
+        yield line, _ignore
+
+
+def show_table(table: Table) -> None:
+    """Print a table with its caption on stdout."""
+    drawn = RichTable(*table.headers, caption=table.caption, caption_justify="left")
+    for column in drawn.columns[1:]:
+        column.justify = "right"
+    for row in table.rows:
+        drawn.add_row(*row)
+    # Somewhere without a terminal, rich would squeeze the table into 80 columns.
+    width = None if console.is_terminal else MAX_TABLE_WIDTH
+    console.print(drawn, width=width)

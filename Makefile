@@ -1,0 +1,48 @@
+# Everything runs in .venv, which the first command makes. DVC starts its stages with the python that is on the PATH.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: install repro table readme check format test lock clean
+
+repro: $(INSTALLED)  ## run the pipeline and print the table
+	dvc repro
+	@python -m vitprune table
+
+install: $(INSTALLED)  ## make .venv with the locked versions
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; run make PYTHON=python3.12 (or newer)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+table: $(INSTALLED)  ## print the table of the last run
+	@python -m vitprune table
+
+readme: $(INSTALLED)  ## put the table of the last run into the README
+	python -m vitprune table --fill README.md
+
+check: $(INSTALLED)  ## lint, formatting and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(INSTALLED)  ## put the code into shape
+	ruff check --fix .
+	ruff format .
+
+test: $(INSTALLED)  ## all tests, real DVC pipelines included
+	python -m pytest
+
+lock: $(INSTALLED)  ## write the installed versions into requirements.lock
+	python -m pip freeze --exclude-editable --local \
+		| sed -E 's/\+(cu[0-9]+|cpu)$$//; /^(nvidia-|cuda-|triton)/ s/$$/ ; sys_platform == "linux"/' > requirements.lock
+
+clean:  ## remove what these commands made: the environment, caches, data and models
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info data models .dvc/cache .dvc/tmp
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

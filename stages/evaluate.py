@@ -1,0 +1,21 @@
+"""The evaluate stage: data/clean, models → metrics/evaluate.json, metrics/timing.json, plots/confusion.png."""
+
+from pathlib import Path
+
+from stages import run
+from vitprune.commands.evaluate import evaluate
+
+
+def main() -> None:
+    evaluate(
+        params=Path("params.yaml"),
+        data=Path("data/clean"),
+        models=Path("models"),
+        metrics=Path("metrics/evaluate.json"),
+        timing=Path("metrics/timing.json"),
+        confusion=Path("plots/confusion.png"),
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,31 @@
+"""The command line: ``python -m vitprune COMMAND``."""
+
+from __future__ import annotations
+
+import typer
+
+from vitprune.commands.acdc import acdc
+from vitprune.commands.clean import clean
+from vitprune.commands.download import download
+from vitprune.commands.evaluate import evaluate
+from vitprune.commands.finetune import finetune
+from vitprune.commands.table import table
+from vitprune.commands.terminal import report_errors, set_up_logging
+from vitprune.commands.train import train
+
+app = typer.Typer(
+    name="vitprune",
+    help="Prune Vision Transformers by automated circuit discovery.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (download, clean, train, acdc, finetune, evaluate, table):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; an error meant for the user is one line and exit status 1."""
+    set_up_logging()
+    with report_errors():
+        app()

@@ -1,0 +1,64 @@
+"""``vitprune evaluate``: what pruning and fine-tuning did to loss, accuracy and inference time."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, TimingFile
+
+
+def evaluate(
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    models: Annotated[Path, typer.Option(help="Folder of all models of the pipeline.")] = Path("models"),
+    metrics: MetricsFile = Path("metrics/evaluate.json"),
+    timing: TimingFile = Path("metrics/timing.json"),
+    confusion: Annotated[
+        Path, typer.Option(help="PNG of the fine-tuned pruned model's confusion matrix; its pairs go beside it.")
+    ] = Path("plots/confusion.png"),
+) -> None:
+    """Score four models and the exact circuit on the test images, and time the models side by side."""
+    from vitprune.circuit import Circuit
+    from vitprune.commands import measuring
+    from vitprune.commands.context import load_for, open_params
+    from vitprune.commands.terminal import show_table
+    from vitprune.data import load_packed
+    from vitprune.evaluation.confusion import confusion_matrix, most_confused
+    from vitprune.evaluation.table import CIRCUIT, model_table
+    from vitprune.model import load_model
+    from vitprune.model.predict import predict
+    from vitprune.model.score import score
+    from vitprune.report.confusion import draw_confusion, write_confusion
+    from vitprune.storage import write_json
+
+    options, device = open_params(params)
+    packed = load_packed(data)
+    saved = {name: load_for(models / folder, options, packed, device) for name, folder in measuring.FOLDERS.items()}
+    circuit = Circuit.load(models / "circuit", device)
+    circuit_model = load_model(models / "circuit" / "model", device)
+
+    test, batch_size = packed.test, options.evaluate.batch_size
+    logits = {
+        name: predict(model.model, test.images, model.preprocessing, batch_size, device)
+        for name, model in saved.items()
+    }
+    masked = circuit.as_module(circuit_model.model)
+    masked_logits = predict(masked, test.images, circuit_model.preprocessing, batch_size, device)
+    scores: dict[str, Any] = {
+        name: measuring.describe(model, models / measuring.FOLDERS[name], score(logits[name], test.labels))
+        for name, model in saved.items()
+    }
+    scores[CIRCUIT] = score(masked_logits, test.labels).as_metrics() | {
+        "edges": len(circuit.graph.edges),
+        "edges_kept": len(circuit.kept),
+    }
+    scores |= {"dataset": options.data.source, "test_images": len(test), "seed": options.compute.seed}
+    times = measuring.time_all(saved, packed, options.evaluate, device)
+
+    write_json(metrics, scores)
+    write_json(timing, times)
+    matrix = confusion_matrix(logits[measuring.FINAL], test.labels)
+    draw_confusion(confusion, matrix, packed.class_names)
+    write_confusion(confusion.with_suffix(".csv"), most_confused(matrix, packed.class_names))
+    show_table(model_table(scores, times))

@@ -1,0 +1,51 @@
+"""``vitprune finetune``: recovery of the pruned model, and the same training for the baseline as its control."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, TimingFile
+
+
+def finetune(
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    baseline: Annotated[Path, typer.Option(help="Unpruned model.")] = Path("models/baseline"),
+    pruned: Annotated[Path, typer.Option(help="Compact model.")] = Path("models/pruned"),
+    out: Annotated[Path, typer.Option(help="Folder to write the models baseline/ and pruned/ into.")] = Path(
+        "models/finetuned"
+    ),
+    metrics: MetricsFile = Path("metrics/finetune.json"),
+    timing: TimingFile = Path("metrics/finetune_timing.json"),
+    history: Annotated[Path, typer.Option(help="CSV per epoch; the name of the model is added to it.")] = Path(
+        "plots/finetune.csv"
+    ),
+) -> None:
+    """Train the pruned model and, as the control, the baseline for the same number of epochs."""
+    from vitprune.commands import fitting
+    from vitprune.commands.context import load_for, open_params
+    from vitprune.data import load_packed
+    from vitprune.model import save_model
+    from vitprune.storage import write_json
+    from vitprune.training.history import write_history
+
+    options, device = open_params(params)
+    packed = load_packed(data)
+    # Both are loaded before either is trained: a missing one is noticed at once.
+    models = {
+        "baseline": load_for(baseline, options, packed, device),
+        "pruned": load_for(pruned, options, packed, device),
+    }
+    results = {
+        name: fitting.fit(saved, packed, options, options.finetune, device, description=f"finetune {name}")
+        for name, saved in models.items()
+    }
+    for name, saved in models.items():
+        save_model(out / name, saved)
+        write_history(history.with_stem(f"{history.stem}_{name}"), results[name].history)
+    write_json(
+        metrics,
+        {name: fitting.metrics_of(saved, results[name], packed, options, device) for name, saved in models.items()},
+    )
+    write_json(timing, {name: fitting.timing_of(result, device) for name, result in results.items()})

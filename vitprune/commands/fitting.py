@@ -1,0 +1,74 @@
+"""What training the baseline and fine-tuning share: the call into the trainer, and what is reported of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vitprune.commands.terminal import training_progress
+from vitprune.config import FinetuneParams, Params, TrainParams
+from vitprune.data.packed import PackedData, Split
+from vitprune.evaluation.timing import describe_machine
+from vitprune.model import SavedModel
+from vitprune.model.predict import predict
+from vitprune.model.score import score
+from vitprune.training import TrainingResult
+from vitprune.training import train as train_model
+
+
+def fit(
+    saved: SavedModel,
+    packed: PackedData,
+    params: Params,
+    length: TrainParams | FinetuneParams,
+    device: torch.device,
+    *,
+    description: str,
+) -> TrainingResult:
+    """Train a model in place by the recipe of ``params.train``, for the epochs and learning rate of ``length``."""
+    with training_progress(description) as (on_epoch, on_step):
+        return train_model(
+            saved.model,
+            packed.train,
+            packed.val,
+            preprocessing=saved.preprocessing,
+            epochs=length.epochs,
+            learning_rate=length.learning_rate,
+            warmup_epochs=length.warmup_epochs,
+            recipe=params.train,
+            device=device,
+            precision=params.compute.precision,
+            seed=params.compute.seed,
+            on_epoch=on_epoch,
+            on_step=on_step,
+        )
+
+
+def scores_on(saved: SavedModel, split: Split, params: Params, device: torch.device) -> dict[str, float]:
+    """Loss and accuracies of a model on a split, as metrics."""
+    logits = predict(saved.model, split.images, saved.preprocessing, params.evaluate.batch_size, device)
+    return score(logits, split.labels).as_metrics()
+
+
+def metrics_of(
+    saved: SavedModel, result: TrainingResult, packed: PackedData, params: Params, device: torch.device
+) -> dict[str, Any]:
+    """Scores of the best weights on both splits that training saw, and the epoch they come from."""
+    return {
+        "train": scores_on(saved, packed.train, params, device),
+        "val": scores_on(saved, packed.val, params, device),
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
+    }
+
+
+def timing_of(result: TrainingResult, device: torch.device) -> dict[str, Any]:
+    """Seconds that the training steps took, and on what."""
+    seconds = sum(record.seconds for record in result.history)
+    images = sum(record.seconds * record.images_per_second for record in result.history)
+    return {
+        "seconds": round(seconds, 2),
+        "images_per_second": round(images / seconds, 1),
+        "machine": describe_machine(device),
+    }

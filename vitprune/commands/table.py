@@ -1,0 +1,33 @@
+"""``vitprune table``: the figures of the last evaluation, for reading and for the README."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitprune.commands.options import MetricsFile, TimingFile
+
+
+def table(
+    metrics: MetricsFile = Path("metrics/evaluate.json"),
+    timing: TimingFile = Path("metrics/timing.json"),
+    fill: Annotated[
+        Path | None, typer.Option(help="Markdown file to put the table into, between its results marks.")
+    ] = None,
+) -> None:
+    """Print the table of models, or put it into a Markdown file."""
+    from vitprune.commands.terminal import show_table
+    from vitprune.errors import CheckpointError
+    from vitprune.evaluation.table import model_table
+    from vitprune.report.markdown import fill as fill_marks
+    from vitprune.report.markdown import to_markdown
+    from vitprune.storage import read_json
+
+    scores, times = read_json(metrics), read_json(timing)
+    try:
+        results = model_table(scores, times)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{metrics}, {timing}: {error} is missing; run the evaluate stage again") from error
+    show_table(results)
+    if fill is not None:
+        fill_marks(fill, "results", to_markdown(results))

@@ -1,0 +1,48 @@
+"""``vitprune train``: a ViT from packed images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitprune.commands.options import DataFolder, MetricsFile, OutFolder, ParamsFile, TimingFile
+
+
+def train(
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    out: OutFolder = Path("models/baseline"),
+    metrics: MetricsFile = Path("metrics/train.json"),
+    timing: TimingFile = Path("metrics/train_timing.json"),
+    history: Annotated[Path, typer.Option(help="CSV of losses and accuracies per epoch to write.")] = Path(
+        "plots/train.csv"
+    ),
+    gradient_flow: Annotated[
+        Path, typer.Option(help="CSV of gradients per layer and epoch to write; a PNG of it goes beside it.")
+    ] = Path("plots/gradient_flow.csv"),
+) -> None:
+    """Train the baseline; keep the weights that are best on the validation images."""
+    import torch
+
+    from vitprune.commands import fitting
+    from vitprune.commands.context import open_params, vit_config
+    from vitprune.data import load_packed
+    from vitprune.model import Preprocessing, SavedModel, ViT, save_model
+    from vitprune.report.gradient_flow import draw_gradient_flow
+    from vitprune.storage import write_json
+    from vitprune.training.history import write_gradient_flow, write_history
+
+    options, device = open_params(params)
+    packed = load_packed(data)
+    model = ViT(vit_config(options, packed))
+    model.initialise(torch.Generator().manual_seed(options.compute.seed))
+    preprocessing = Preprocessing(mean=packed.mean, std=packed.std)
+    saved = SavedModel(model=model, preprocessing=preprocessing, class_names=packed.class_names)
+    result = fitting.fit(saved, packed, options, options.train, device, description="train")
+
+    save_model(out, saved)
+    write_history(history, result.history)
+    write_gradient_flow(gradient_flow, result.gradient_flow)
+    draw_gradient_flow(gradient_flow.with_suffix(".png"), result.gradient_flow)
+    write_json(metrics, fitting.metrics_of(saved, result, packed, options, device))
+    write_json(timing, fitting.timing_of(result, device))

@@ -1,0 +1,47 @@
+"""Where the arithmetic runs: the device and the number of CPU threads that ``compute`` asks for."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from vitprune.errors import ConfigError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that ``compute.device`` means: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    ``auto`` takes CUDA where there is one, then MPS, then the CPU. A CUDA device always comes with its index. Raises ConfigError if the name is unknown or this machine has no such
+    device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError("compute.device is 'mps', but PyTorch finds no MPS device here; use auto or cpu")
+        return torch.device("mps")
+    if match := re.fullmatch(r"cuda(?::(\d+))?", name):
+        return _cuda_device(name, match[1])
+    raise ConfigError(f"compute.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+
+
+def _cuda_device(name: str, index: str | None) -> torch.device:
+    if not torch.cuda.is_available():
+        raise ConfigError(f"compute.device is {name!r}, but PyTorch finds no CUDA device here; use auto or cpu")
+    if index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    count = torch.cuda.device_count()
+    if int(index) >= count:
+        raise ConfigError(f"compute.device is {name!r}, but the CUDA devices here are cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", int(index))
+
+
+def set_threads(threads: int | None) -> None:
+    """Use this many CPU threads from here on, in the whole process; None leaves the number to PyTorch."""
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,27 @@
+"""What a model costs, counted from its shape: multiply-adds of one image, parameters."""
+
+from __future__ import annotations
+
+from vitprune.model.vit import ViT, ViTConfig
+
+
+def multiply_adds(config: ViTConfig) -> int:
+    """Multiplications with an addition that the matrix products of one image take.
+
+    Counted analytically, because tools that trace a model miss fused attention. Norms, activations, softmax and sums
+    are left out, as is usual.
+    """
+    tokens, width = config.num_tokens, config.d_model
+    total = (tokens - 1) * config.in_channels * config.patch_size**2 * width
+    for heads, neurons in zip(config.layer_heads, config.layer_neurons, strict=True):
+        gathered = heads * config.d_head
+        total += tokens * width * 3 * gathered  # queries, keys, values
+        total += 2 * tokens * tokens * gathered  # attention scores, and the sums they weight
+        total += tokens * gathered * width  # output projection
+        total += 2 * tokens * width * neurons  # both layers of the MLP
+    return total + width * config.num_classes
+
+
+def num_parameters(model: ViT) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,129 @@
+"""Inference time of models side by side.
+
+Inputs lie on the device before the clock starts, so that the model is timed and not its loader. After a warm-up the
+models take turns, A B C A B C …, one forward pass each; the device is synchronised around each pass. A speed-up is the
+median over the rounds of baseline time / model time *within* the round: what disturbs a round disturbs both.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vitprune.errors import MeasurementError
+from vitprune.model.predict import evaluation_mode
+
+MIN_ROUNDS = 5
+MIN_WARMUP = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Milliseconds of one forward pass over ``rounds``, and the speed-up over the first model with its spread."""
+
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    speedup: float
+    speedup_p10: float
+    speedup_p90: float
+
+    def as_metrics(self, batch_size: int) -> dict[str, float]:
+        """The figures as plain numbers, with the throughput that the median amounts to."""
+        return {
+            "median_ms": round(self.median_ms, 4),
+            "p90_ms": round(self.p90_ms, 4),
+            "p99_ms": round(self.p99_ms, 4),
+            "images_per_second": round(1000 * batch_size / self.median_ms, 1),
+            "speedup": round(self.speedup, 3),
+            "speedup_p10": round(self.speedup_p10, 3),
+            "speedup_p90": round(self.speedup_p90, 3),
+        }
+
+
+def time_models(models: dict[str, nn.Module], images: Tensor, *, warmup: int, rounds: int) -> dict[str, Latency]:
+    """Latency of each model on one batch ``images``, which is on the models' device; the first is the baseline.
+
+    Raises MeasurementError if there are too few rounds or no warm-up.
+    """
+    if rounds < MIN_ROUNDS or warmup < MIN_WARMUP:
+        raise MeasurementError(
+            f"{rounds} rounds after {warmup} warm-up passes would not give a figure to trust; "
+            f"take at least {MIN_ROUNDS} rounds and {MIN_WARMUP} warm-up pass"
+        )
+    seconds = np.empty((rounds, len(models)))
+    with torch.inference_mode(), ExitStack() as modes:
+        for model in models.values():
+            modes.enter_context(evaluation_mode(model))
+            for _ in range(warmup):
+                model(images)
+        for round_seconds in seconds:
+            for place, model in enumerate(models.values()):
+                round_seconds[place] = _seconds_of(partial(model, images), images.device)
+    return {name: _latency(seconds, place) for place, name in enumerate(models)}
+
+
+def time_loading(load: Callable[[], Tensor], *, warmup: int, rounds: int) -> float:
+    """Median milliseconds of ``load``, which fetches one batch and returns it on its device."""
+    device = load().device
+    for _ in range(warmup):
+        load()
+    return 1000 * float(np.median([_seconds_of(load, device) for _ in range(rounds)]))
+
+
+def _seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    _synchronise(device)
+    start = time.perf_counter()
+    work()
+    _synchronise(device)
+    return time.perf_counter() - start
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _latency(seconds: NDArray[np.float64], place: int) -> Latency:
+    median, p90, p99 = np.percentile(1000 * seconds[:, place], [50, 90, 99])
+    p10_ratio, ratio, p90_ratio = np.percentile(seconds[:, 0] / seconds[:, place], [10, 50, 90])
+    return Latency(
+        median_ms=float(median),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        speedup=float(ratio),
+        speedup_p10=float(p10_ratio),
+        speedup_p90=float(p90_ratio),
+    )
+
+
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """What a timing cannot be read without: device, threads, versions."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells, its architecture elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()} CPU"

@@ -1,0 +1,57 @@
+"""What a model says about many images: the one way from stored uint8 images to logits.
+
+Legend of dimensions:
+    N  images    c  channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vitprune.model.checkpoint import Preprocessing
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off; afterwards every submodule has the mode that it had before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict(
+    model: nn.Module,
+    images: NDArray[np.uint8] | Tensor,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    device: torch.device | str,
+) -> Tensor:
+    """Logits ``(N, num_classes)``, float32 and on ``device``, of uint8 images ``(N, c, height, width)``.
+
+    The model is on ``device`` already; it runs in evaluation mode and is left in the mode it was in. The images may lie
+    anywhere, also in a memory-mapped file: they travel batch by batch.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    with evaluation_mode(model), torch.inference_mode():
+        # An empty set of images still goes through once: the result has the right number of columns.
+        logits = [
+            model(preprocessing(_as_tensor(images[start : start + batch_size]).to(device))).float()
+            for start in range(0, max(len(images), 1), batch_size)
+        ]
+        return torch.cat(logits)
+
+
+def _as_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
+    # A copy, because PyTorch warns about arrays that it may not write to, and packed files are opened read-only.
+    return images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))

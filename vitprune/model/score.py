@@ -1,0 +1,46 @@
+"""How good answers are: loss and accuracies of logits.
+
+Legend of dimensions: N images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+TOP5_MIN_CLASSES = 10
+"""With fewer classes, one of the top five being right says little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean cross-entropy in nats, and shares of images between 0 and 1; ``top5`` is None with few classes."""
+
+    loss: float
+    accuracy: float
+    top5: float | None
+
+    def as_metrics(self) -> dict[str, float]:
+        """The scores as plain numbers, without what does not apply."""
+        scores = {"loss": self.loss, "accuracy": self.accuracy}
+        return scores if self.top5 is None else scores | {"top5": self.top5}
+
+
+def score(logits: Tensor, labels: NDArray[np.int64] | Tensor) -> Score:
+    """Score logits ``(N, classes)`` against labels ``(N,)``."""
+    target = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+    target = target.to(logits.device)
+    top5 = None
+    if logits.shape[1] >= TOP5_MIN_CLASSES:
+        top5 = _share((logits.topk(5, dim=1).indices == target[:, None]).any(dim=1))
+    accuracy = _share(logits.argmax(dim=1) == target)
+    return Score(loss=F.cross_entropy(logits.float(), target).item(), accuracy=accuracy, top5=top5)
+
+
+def _share(right: Tensor) -> float:
+    return int(right.sum()) / len(right)

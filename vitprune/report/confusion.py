@@ -1,0 +1,48 @@
+"""Which classes are taken for which: a picture of the confusion matrix, and its commonest mistakes as CSV."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from vitprune.evaluation.confusion import Confusion
+from vitprune.storage import atomic_file
+
+MAX_NAMED_CLASSES = 40
+"""With more classes, their names would run into each other and only positions are labelled."""
+
+
+def draw_confusion(path: Path, matrix: NDArray[np.int64], class_names: tuple[str, ...]) -> None:
+    """Draw a confusion matrix ``(true classes, predicted classes)`` as a PNG: shares of each true class."""
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    classes = len(class_names)
+    size = min(3.5 + 0.35 * classes, 12.0)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    if classes <= MAX_NAMED_CLASSES:
+        axes.set_xticks(range(classes), class_names, rotation=90)
+        axes.set_yticks(range(classes), class_names)
+    if classes <= MAX_NAMED_CLASSES // 2:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axes.set(xlabel="predicted class", ylabel="true class", title="Test images by true and predicted class")
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+
+
+def write_confusion(path: Path, pairs: list[Confusion]) -> None:
+    """Write the commonest mistakes, one row each, most images first."""
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([column.name for column in fields(Confusion)])
+        for pair in pairs:
+            writer.writerow([pair.actual, pair.predicted, pair.count, f"{pair.share:.4f}"])

@@ -1,0 +1,32 @@
+"""Tables as Markdown, and Markdown files with a part that a command fills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitprune.errors import DataError
+from vitprune.evaluation.table import Table
+from vitprune.storage import atomic_file
+
+
+def to_markdown(table: Table) -> str:
+    """The table with its caption below; numbers are aligned to the right."""
+    lines = [table.headers, ("---", *["---:"] * (len(table.headers) - 1)), *table.rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{table.caption}\n"
+
+
+def fill(path: Path, name: str, content: str) -> None:
+    """Replace what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` in a file.
+
+    Raises DataError if the file or one of the two marks is missing.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file to fill a table into")
+    text = path.read_text("utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise DataError(f"{path}: needs one line {begin} and after it one line {end}")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    with atomic_file(path) as partial:
+        partial.write_text(f"{before}{begin}\n{content}\n{end}{after}", "utf-8")
