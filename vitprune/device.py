@@ -12,8 +12,8 @@ from vitprune.errors import ConfigError
 def pick_device(name: str) -> torch.device:
     """The device that ``compute.device`` means: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-    ``auto`` takes CUDA where there is one, then MPS, then the CPU. A CUDA device always comes with its index. Raises ConfigError if the name is unknown or this machine has no such
-    device.
+    ``auto`` takes CUDA where there is one, then MPS, then the CPU. A CUDA device always comes with its index.
+    Raises ConfigError if the name is unknown or this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():

@@ -32,7 +32,7 @@ def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> No
     sizes = {(gradient.epoch, gradient.layer): gradient.mean_abs for gradient in gradient_flow}
 
     # A figure of its own, not pyplot's: nothing global changes, and no display is needed.
-    figure = Figure(figsize=(min(max(7.0, 2.2 + 0.32 * len(layers)), 20.0), 4.6), layout="constrained")
+    figure = Figure(figsize=(min(max(7.0, 2.2 + 0.3 * len(layers)), 16.0), 4.6), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = colormaps["viridis"]

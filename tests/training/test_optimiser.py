@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import torch
+
+from tests.training.conftest import tiny_model
+from vitprune.training.optimiser import make_optimiser, parameter_groups
+
+
+def names(model: torch.nn.Module, parameters: list[torch.nn.Parameter]) -> set[str]:
+    by_id = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {by_id[id(parameter)] for parameter in parameters}
+
+
+def test_only_weight_matrices_are_decayed() -> None:
+    model = tiny_model(num_layers=1, token_biases=True)
+    decayed, others = parameter_groups(model, 0.05)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+    assert names(model, decayed["params"]) == {
+        "patches.weight",
+        "blocks.0.attention.qkv.weight",
+        "blocks.0.attention.out.weight",
+        "blocks.0.mlp.hidden.weight",
+        "blocks.0.mlp.out.weight",
+        "classifier.weight",
+    }
+    # Token biases and positions are matrices too, but no weights.
+    assert {"positions", "class_token", "norm.weight", "blocks.0.attention.out.bias"} <= names(model, others["params"])
+
+
+def test_every_parameter_is_in_exactly_one_group() -> None:
+    model = tiny_model(patch_embedding="conv")
+    grouped = [parameter for group in parameter_groups(model, 0.1) for parameter in group["params"]]
+    assert len(grouped) == len(list(model.parameters()))
+    assert names(model, grouped) == {name for name, _ in model.named_parameters()}
+    assert "patches.weight" in names(model, parameter_groups(model, 0.1)[0]["params"])
+
+
+def test_without_a_gradient_only_decay_moves_weights() -> None:
+    model = tiny_model()
+    matrix, bias = model.classifier.weight, model.classifier.bias
+    torch.nn.init.ones_(bias)
+    before = matrix.detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    make_optimiser(model, learning_rate=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(matrix.detach(), before * (1 - 0.1 * 0.5))
+    assert torch.equal(bias.detach(), torch.ones_like(bias))

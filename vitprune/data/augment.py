@@ -1,0 +1,123 @@
+"""Augmentation of whole batches on their own device, every image with random parameters of its own.
+
+Legend of dimensions:
+    b  images in the batch    c  channels
+
+``augment_images`` moves, disturbs and erases pixels and belongs before normalisation; ``mix`` blends images and labels
+and belongs after it. Both are functions of their arguments: the seed decides everything. A part that is switched off
+does nothing and costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from vitprune.config import AugmentParams
+
+CROP_ASPECT = (3 / 4, 4 / 3)
+"""Width over height of a crop, relative to the image (Szegedy et al. 2015, arXiv 1409.4842)."""
+ERASED_AREA = (0.02, 0.33)
+ERASED_ASPECT = (0.3, 1 / 0.3)
+"""Share of the image and height over width of an erased rectangle (Zhong et al. 2020, arXiv 1708.04896)."""
+
+
+def augment_images(images: Tensor, params: AugmentParams, *, seed: int) -> Tensor:
+    """Move, disturb and erase float images ``(b, c, height, width)`` with values between 0 and 1.
+
+    Flip, crop and rotation are one resampling, so that pixels are interpolated once. Noise may leave the interval.
+    The seed decides the result on a given kind of device; CPU and CUDA draw different numbers.
+    """
+    # On the images' device, so that a GPU never waits for random numbers.
+    generator = torch.Generator(images.device).manual_seed(seed)
+    if params.horizontal_flip or params.crop_scale_min < 1 or params.rotation_degrees:
+        images = resample(images, draw_affine(images, params, generator))
+    if params.noise_std:
+        noise = torch.empty_like(images).normal_(generator=generator)
+        images = images + params.noise_std * noise
+    if params.erasing:
+        images = _erase(images, params.erasing, generator)
+    return images
+
+
+def mix(images: Tensor, labels: Tensor, params: AugmentParams, *, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Blend each image of ``(b, c, height, width)`` with its neighbour by CutMix or MixUp, and their labels alike.
+
+    Returns images and targets: probabilities ``(b, num_classes)`` after mixing, the ``labels`` ``(b,)`` themselves
+    where both are switched off. With both switched on, each batch gets one of them with equal probability.
+    """
+    choices: list[v2.CutMix | v2.MixUp] = []
+    if params.cutmix_alpha:
+        choices.append(v2.CutMix(alpha=params.cutmix_alpha, num_classes=num_classes))
+    if params.mixup_alpha:
+        choices.append(v2.MixUp(alpha=params.mixup_alpha, num_classes=num_classes))
+    if not choices:
+        return images, labels
+    # torchvision draws from the global CPU generator and takes no other.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        chosen = choices[int(torch.randint(len(choices), ()))]
+        return chosen(images, labels)
+
+
+def draw_affine(images: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:
+    """Random matrices ``(b, 2, 3)`` from a place in the new image to the place in the old one that it shows.
+
+    Both are in the coordinates of ``affine_grid``: −1 and 1 are the image's outer edges. Seen as steps on the picture:
+    crop and resize it, rotate it about its centre, flip it.
+    """
+    b, _, height, width = images.shape
+    new = images.new_zeros
+    matrices = new(b, 2, 3)
+    matrices[:, 0, 0] = matrices[:, 1, 1] = 1
+    if params.horizontal_flip:
+        flipped = _uniform(new(b), (0, 1), generator) < params.horizontal_flip
+        matrices[:, 0, 0] = torch.where(flipped, -1.0, 1.0)
+    if params.rotation_degrees:
+        limit = math.radians(params.rotation_degrees)
+        angle = _uniform(new(b), (-limit, limit), generator)
+        cos, sin = angle.cos(), angle.sin()
+        # A rotation of pixels: in relative coordinates a picture that is not square would be sheared.
+        rows = (torch.stack([cos, -sin * height / width], 1), torch.stack([sin * width / height, cos], 1))
+        matrices[:, :, :2] = torch.stack(rows, 1) @ matrices[:, :, :2]
+    if params.crop_scale_min < 1:
+        area = _uniform(new(b), (params.crop_scale_min, 1), generator)
+        root = _uniform(new(b), (math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])), generator).div(2).exp()
+        size = torch.stack([area.sqrt() * root, area.sqrt() / root], 1).clamp(max=1)
+        matrices *= size[:, :, None]
+        matrices[:, :, 2] = (1 - size) * _uniform(new(b, 2), (-1, 1), generator)
+    return matrices
+
+
+def resample(images: Tensor, matrices: Tensor) -> Tensor:
+    """Images ``(b, c, height, width)`` seen through ``matrices`` ``(b, 2, 3)``: bilinear, mirrored at the edges."""
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Replace one rectangle of each chosen image by uniform noise (random erasing, Zhong et al. 2020)."""
+    b, _, height, width = images.shape
+    new = images.new_zeros
+    chosen = _uniform(new(b), (0, 1), generator) < probability
+    area = _uniform(new(b), ERASED_AREA, generator)
+    root = _uniform(new(b), (math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])), generator).div(2).exp()
+    rows = (area.sqrt() * root * height).round().clamp(1, height)
+    columns = (area.sqrt() / root * width).round().clamp(1, width)
+    top = (_uniform(new(b), (0, 1), generator) * (height - rows + 1)).floor()
+    left = (_uniform(new(b), (0, 1), generator) * (width - columns + 1)).floor()
+    y = torch.arange(height, device=images.device)
+    x = torch.arange(width, device=images.device)
+    in_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])
+    in_columns = (x >= left[:, None]) & (x < (left + columns)[:, None])
+    erase_mask = (in_rows[:, :, None] & in_columns[:, None, :] & chosen[:, None, None])[:, None]
+    return torch.where(erase_mask, _uniform(torch.empty_like(images), (0, 1), generator), images)
+
+
+def _uniform(out: Tensor, limits: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Fill ``out`` with uniform random numbers between the limits."""
+    return out.uniform_(*limits, generator=generator)
