@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from vitprune.config import AugmentParams, TrainParams
+from vitprune.data.packed import Split
 from vitprune.model import Preprocessing, ViT, ViTConfig
 from vitprune.training.loop import TrainingResult, train
 
@@ -32,12 +30,6 @@ ALL_AUGMENTATION = AugmentParams(
     cutmix_alpha=1.0,
 )
 PREPROCESSING = Preprocessing(mean=(0.5,), std=(0.3,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
 
 
 def tiny_config(**changes: object) -> ViTConfig:

@@ -7,12 +7,12 @@ import torch
 from tests.training.conftest import (
     ALL_AUGMENTATION,
     PREPROCESSING,
-    Split,
     random_split,
     recipe,
     tiny_model,
     train_tiny,
 )
+from vitprune.data.packed import Split
 from vitprune.errors import ConfigError, DataError, TrainingError
 from vitprune.model import Preprocessing, ViT
 from vitprune.training.history import EpochRecord

@@ -7,18 +7,15 @@ Legend of dimensions:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitprune.data.packed import Split
 from vitprune.errors import DataError
-
-if TYPE_CHECKING:
-    from vitprune.data.packed import Split
-    from vitprune.model.vit import ViTConfig
+from vitprune.model.vit import ViTConfig
 
 RESIDENT_BYTES = 1 << 30
 """Images of up to this size are kept on the device; larger sets stay where they are and travel batch by batch."""

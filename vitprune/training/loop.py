@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vitprune.config import TrainParams
 from vitprune.data.augment import augment_images, mix
+from vitprune.data.packed import Split
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.predict import predict
@@ -34,9 +34,6 @@ from vitprune.training.optimiser import make_optimiser
 from vitprune.training.precision import Precision, autocast, check_precision, make_scaler
 from vitprune.training.randomness import Purpose, deterministic_kernels, seed_for, seeded_global_rng
 from vitprune.training.schedule import WarmupCosine
-
-if TYPE_CHECKING:
-    from vitprune.data.packed import Split
 
 logger = logging.getLogger(__name__)
 
