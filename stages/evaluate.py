@@ -1,4 +1,4 @@
-"""The evaluate stage: data/clean, models → metrics/evaluate.json, metrics/timing.json, plots/confusion.png."""
+"""The evaluate stage: data/clean, models → metrics/evaluate.json, metrics/timing.json and the table and plot of them."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ def main() -> None:
         models=Path("models"),
         metrics=Path("metrics/evaluate.json"),
         timing=Path("metrics/timing.json"),
+        table=Path("metrics/table.md"),
         confusion=Path("plots/confusion.png"),
     )
 

@@ -64,10 +64,15 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, content: str) -> None:
+    """Write a text file, atomically."""
+    with atomic_file(path) as partial:
+        partial.write_text(content, "utf-8")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically; NaN and infinities are refused with ValueError."""
-    with atomic_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -14,6 +14,9 @@ def evaluate(
     models: Annotated[Path, typer.Option(help="Folder of all models of the pipeline.")] = Path("models"),
     metrics: MetricsFile = Path("metrics/evaluate.json"),
     timing: TimingFile = Path("metrics/timing.json"),
+    table: Annotated[Path, typer.Option(help="Markdown file of the table of models to write.")] = Path(
+        "metrics/table.md"
+    ),
     confusion: Annotated[
         Path, typer.Option(help="PNG of the fine-tuned pruned model's confusion matrix; its pairs go beside it.")
     ] = Path("plots/confusion.png"),
@@ -30,7 +33,8 @@ def evaluate(
     from vitprune.model.predict import predict
     from vitprune.model.score import score
     from vitprune.report.confusion import draw_confusion, write_confusion
-    from vitprune.storage import write_json
+    from vitprune.report.markdown import to_markdown
+    from vitprune.storage import write_json, write_text
 
     options, device = open_params(params)
     packed = load_packed(data)
@@ -61,4 +65,6 @@ def evaluate(
     matrix = confusion_matrix(logits[measuring.FINAL], test.labels)
     draw_confusion(confusion, matrix, packed.class_names)
     write_confusion(confusion.with_suffix(".csv"), most_confused(matrix, packed.class_names))
-    show_table(model_table(scores, times))
+    results = model_table(scores, times)
+    write_text(table, to_markdown(results))
+    show_table(results)

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from vitprune.evaluation.table import Table
     from vitprune.training.history import EpochRecord
 
-console = Console()
 stderr = Console(stderr=True)
+# Where there is no terminal, rich would squeeze a table into 80 columns.
+console = Console(width=None if sys.stdout.isatty() else 110)
 
 SECONDS_BETWEEN_LINES = 10.0
 """Without a terminal, progress is a line every so often instead of a bar."""
-
-MAX_TABLE_WIDTH = 200
 
 
 def set_up_logging() -> None:
@@ -105,11 +104,11 @@ def training_progress(description: str) -> Iterator[tuple[Callable[[EpochRecord]
 
 def show_table(table: Table) -> None:
     """Print a table with its caption on stdout."""
-    drawn = RichTable(*table.headers, caption=table.caption, caption_justify="left")
+    # A column for each model: five columns fit a terminal, fourteen would not.
+    columns = list(zip(table.headers, *table.rows, strict=True))
+    drawn = RichTable(*columns[0], caption=table.caption, caption_justify="left")
     for column in drawn.columns[1:]:
         column.justify = "right"
-    for row in table.rows:
+    for row in columns[1:]:
         drawn.add_row(*row)
-    # Somewhere without a terminal, rich would squeeze the table into 80 columns.
-    width = None if console.is_terminal else MAX_TABLE_WIDTH
-    console.print(drawn, width=width)
+    console.print(drawn)

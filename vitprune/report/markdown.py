@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vitprune.errors import DataError
 from vitprune.evaluation.table import Table
-from vitprune.storage import atomic_file
+from vitprune.storage import write_text
 
 
 def to_markdown(table: Table) -> str:
@@ -28,5 +28,4 @@ def fill(path: Path, name: str, content: str) -> None:
         raise DataError(f"{path}: needs one line {begin} and after it one line {end}")
     before, rest = text.split(begin)
     _, after = rest.split(end)
-    with atomic_file(path) as partial:
-        partial.write_text(f"{before}{begin}\n{content}\n{end}{after}", "utf-8")
+    write_text(path, f"{before}{begin}\n{content}\n{end}{after}")
