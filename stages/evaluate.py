@@ -1,4 +1,4 @@
-"""The evaluate stage: data/clean, models → metrics/evaluate.json, metrics/timing.json and the table and plot of them."""
+"""The evaluate stage: data/clean, models → metrics/evaluate.json, metrics/timing.json, table and plot."""
 
 from pathlib import Path
 

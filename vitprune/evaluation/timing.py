@@ -51,7 +51,7 @@ class Latency:
         }
 
 
-def time_models(models: dict[str, nn.Module], images: Tensor, *, warmup: int, rounds: int) -> dict[str, Latency]:
+def time_models(models: Mapping[str, nn.Module], images: Tensor, *, warmup: int, rounds: int) -> dict[str, Latency]:
     """Latency of each model on one batch ``images``, which is on the models' device; the first is the baseline.
 
     Raises MeasurementError if there are too few rounds or no warm-up.

@@ -1,0 +1,105 @@
+"""Real git clones of this project in which real DVC runs the real stages, on a model small enough to take seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = {
+    "model.d_model": 16,
+    "model.num_layers": 2,
+    "model.num_heads": 2,
+    "model.d_mlp": 32,
+    "train.epochs": 3,
+    "train.warmup_epochs": 1,
+    "acdc.tau": 0.001,
+    "acdc.mlp_groups": 2,
+    "acdc.num_images": 32,
+    "acdc.num_reference_images": 64,
+    "finetune.epochs": 1,
+    "finetune.warmup_epochs": 0.5,
+    "evaluate.timing_batch_sizes": [1, 8],
+    "evaluate.timing_rounds": 5,
+    "evaluate.timing_warmup": 1,
+}
+
+
+class Workspace:
+    """A clone with its own DVC cache; commands run as a user with the environment activated would run them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        """Standard output and error of a command, which must succeed, or fail with exit status 1 if ``fails``."""
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "OMP_NUM_THREADS": "2",
+        }
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        output = done.stdout + done.stderr
+        assert bool(done.returncode) == fails, output
+        return output
+
+    def set_params(self, changes: dict) -> None:
+        """Change ``params.yaml`` by dotted keys."""
+        path = self.folder / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        for key, value in changes.items():
+            *sections, name = key.split(".")
+            section = content
+            for part in sections:
+                section = section[part]
+            section[name] = value
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def commit(self, message: str) -> None:
+        """Commit everything that git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def clone(folder: Path) -> Workspace:
+    """A git repository with the files of this checkout as they are, committed or not."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, names.split("\0")):
+        source = ROOT / name
+        if source.is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name)
+    workspace = Workspace(folder)
+    workspace.run("git", "init", "--quiet", "--initial-branch", "main")
+    workspace.run("git", "config", "user.name", "A Tester")
+    workspace.run("git", "config", "user.email", "tester@example.com")
+    workspace.set_params(SMALL)
+    workspace.commit("start")
+    return workspace
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """A fresh clone in which nothing has run."""
+    return clone(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Workspace:
+    """A clone in which the pipeline has run once, on digits; tests of experiments share it."""
+    workspace = clone(tmp_path_factory.mktemp("digits"))
+    workspace.run("dvc", "repro")
+    workspace.commit("run the pipeline")
+    return workspace

@@ -1,0 +1,108 @@
+"""What DVC's users do: repro, experiments in the workspace, in the queue and in a copy, and comparing them."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+STAGES = ["download", "clean", "train", "acdc", "finetune", "evaluate"]
+AFTER_TRAINING = ["acdc", "finetune", "evaluate"]
+
+
+def stages_run(output):
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def experiments(workspace):
+    """The table of ``dvc exp show``, a row per experiment."""
+    return list(csv.DictReader(io.StringIO(workspace.run("dvc", "exp", "show", "--csv", "--no-pager"))))
+
+
+def metrics_changed(workspace):
+    changes = json.loads(workspace.run("dvc", "metrics", "diff", "--json"))
+    return {f"{file}:{name}" for file, metrics in changes.items() for name in metrics}
+
+
+def test_a_second_repro_runs_no_stage(digits):
+    output = digits.run("dvc", "repro")
+    assert stages_run(output) == []
+    assert "Data and pipelines are up to date" in output
+    assert digits.run("git", "status", "--porcelain") == ""
+
+
+def test_every_output_is_there_and_git_holds_the_small_ones(digits):
+    tracked = digits.run("git", "ls-files").split()
+    for name in ("train", "acdc", "finetune", "evaluate", "timing", "clean"):
+        assert f"metrics/{name}.json" in tracked
+    for name in ("train.csv", "gradient_flow.png", "confusion.png"):
+        assert f"plots/{name}" in tracked
+    assert "dvc.lock" in tracked
+    assert not [name for name in tracked if name.endswith((".npy", ".safetensors"))]
+
+
+def test_metrics_are_nested_by_model(digits):
+    shown = json.loads(digits.run("dvc", "metrics", "show", "--json"))[""]["data"]
+    evaluated = shown["metrics/evaluate.json"]["data"]
+    timed = shown["metrics/timing.json"]["data"]
+    for name in ("baseline", "baseline_pruned", "upgraded_baseline", "upgraded_baseline_pruned"):
+        assert 0 <= evaluated[name]["accuracy"] <= 1
+        assert evaluated[name]["loss"] > 0
+        assert timed[name]["batch_8"]["median_ms"] > 0
+    assert timed["loader"]["batch_8"]["median_ms"] > 0
+
+
+def test_an_experiment_with_another_threshold_runs_what_depends_on_it(digits):
+    output = digits.run("dvc", "exp", "run", "--name", "higher", "-S", "acdc.tau=0.05")
+    assert stages_run(output) == AFTER_TRAINING
+    changed = metrics_changed(digits)
+    assert "metrics/acdc.json:edges.kept" in changed
+    assert any(name.startswith("metrics/evaluate.json:baseline_pruned.loss") for name in changed)
+    params = json.loads(digits.run("dvc", "params", "diff", "--json"))
+    assert params["params.yaml"]["acdc.tau"]["new"] == 0.05
+    (row,) = [row for row in experiments(digits) if row["Experiment"] == "higher"]
+    assert row["acdc.tau"] == "0.05"
+    shown = {name.split(":")[-1] for name, value in row.items() if value}
+    assert {
+        "edges.kept",
+        "upgraded_baseline_pruned.loss",
+        "upgraded_baseline_pruned.accuracy",
+        "upgraded_baseline_pruned.batch_8.median_ms",
+    } <= shown
+
+
+def test_a_number_that_dvc_writes_without_a_point_is_still_a_number(digits):
+    output = digits.run("dvc", "exp", "run", "--name", "tiny", "-S", "acdc.tau=1e-5", "acdc")
+    assert stages_run(output) == ["acdc"]
+    assert json.loads((digits.folder / "models/circuit/circuit.json").read_text())["tau"] == 1e-5
+
+
+def test_experiments_elsewhere_run_their_own_code(digits):
+    """An experiment takes the code as it was when it was queued, not what the workspace holds when it runs."""
+    digits.run("git", "reset", "--hard", "--quiet")
+    for tau in ("0.02", "0.03"):
+        digits.run("dvc", "exp", "run", "--queue", "--name", f"queued-{tau}", "-S", f"acdc.tau={tau}")
+    command = digits.folder / "vitprune" / "commands" / "acdc.py"
+    original = command.read_text()
+    command.write_text("raise RuntimeError('the code of the workspace')\n")
+    try:
+        digits.run("dvc", "queue", "start")
+        digits.run("dvc", "queue", "logs", "--follow", "queued-0.02")
+        digits.run("dvc", "queue", "logs", "--follow", "queued-0.03")
+    finally:
+        command.write_text(original)
+    by_name = {row["Experiment"]: row for row in experiments(digits)}
+    assert by_name["queued-0.02"]["acdc.tau"] == "0.02"
+    assert by_name["queued-0.03"]["State"] != "Failed"
+
+    marked = original.replace('"""Find the edges', '"""Find the very edges')
+    command.write_text(marked + "\n\nprint('the code of the experiment')\n")
+    try:
+        output = digits.run("dvc", "exp", "run", "--temp", "--name", "elsewhere", "-S", "acdc.tau=0.04")
+    finally:
+        command.write_text(original)
+    assert "the code of the experiment" in output
+    assert stages_run(output) == AFTER_TRAINING
