@@ -1,0 +1,27 @@
+"""``vitprune clean``: from a source as it came to packed images."""
+
+import logging
+from pathlib import Path
+
+from vitprune.commands.options import MetricsFile, OutFolder, ParamsFile, RawFolder
+
+
+def clean(
+    params: ParamsFile = Path("params.yaml"),
+    raw: RawFolder = Path("data/raw"),
+    out: OutFolder = Path("data/clean"),
+    metrics: MetricsFile = Path("metrics/clean.json"),
+) -> None:
+    """Decode, audit, resize and split the images; write packed arrays and a manifest of every file."""
+    from vitprune.commands.terminal import progress
+    from vitprune.config import load_params
+    from vitprune.data.cleaning import clean as clean_raw
+    from vitprune.storage import write_json
+
+    options = load_params(params)
+    with progress("decode") as on_progress:
+        counts = clean_raw(raw, out, options.data, options.clean, on_progress)
+    logging.getLogger(__name__).info(
+        "kept %d of %d images; %s says what became of each", counts["kept"], counts["found"], out / "manifest.csv"
+    )
+    write_json(metrics, counts)

@@ -1,0 +1,19 @@
+"""``vitprune download``: a source of images, kept as it came."""
+
+from pathlib import Path
+
+from vitprune.commands.options import OutFolder, ParamsFile
+
+
+def download(params: ParamsFile = Path("params.yaml"), out: OutFolder = Path("data/raw")) -> None:
+    """Fetch the images that params.yaml names under data, and write down what came."""
+    from vitprune.commands.terminal import progress
+    from vitprune.config import load_params
+    from vitprune.data.raw import write_source
+    from vitprune.data.sources import fetch
+    from vitprune.storage import atomic_folder
+
+    data = load_params(params).data
+    with atomic_folder(out) as partial, progress(f"download {data.source}") as on_progress:
+        names = fetch(data, partial, on_progress)
+        write_source(partial, data, names)

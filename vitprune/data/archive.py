@@ -1,0 +1,197 @@
+"""Zip and tar archives, read from front to back and never extracted.
+
+A member's content is read while it streams past, so that a compressed tar is unpacked once per pass. Members that
+point outside the archive are refused: nothing here would write them, but whoever unpacks the same archive elsewhere
+would.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from vitprune.errors import DataError
+
+CHUNK = 1 << 20
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    struct.error,
+)
+_TAR_OPENERS: tuple[tuple[bytes, Callable[[Path], IO[bytes]]], ...] = (
+    (b"\x1f\x8b", cast("Callable[[Path], IO[bytes]]", gzip.open)),
+    (b"BZh", cast("Callable[[Path], IO[bytes]]", bz2.open)),
+    (b"\xfd7zXZ\x00", cast("Callable[[Path], IO[bytes]]", lzma.open)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One entry of an archive. ``read`` gives its content, at most so many bytes, until the next member is asked for.
+
+    ``name`` has forward slashes and no leading ``./``. A link has no content of its own.
+    """
+
+    name: str
+    size: int
+    is_folder: bool = False
+    is_link: bool = False
+    read: Callable[[int], bytes] = field(repr=False, compare=False)
+
+
+def stream_members(archive: Path) -> Iterator[Member]:
+    """Yield the members of a zip or tar (plain, gz, bz2 or xz) in the order in which they are stored.
+
+    Raises DataError if the file is no archive, is broken, cut short or encrypted, or has an unsafe member.
+    """
+    with _archive_errors(archive):
+        with archive.open("rb") as file:
+            start = file.read(8)
+        if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+            yield from _zip_members(archive)
+        else:
+            yield from _tar_members(archive, start)
+
+
+@contextmanager
+def _archive_errors(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise DataError(f"{archive}: not readable ({error.strerror})") from error
+    except tarfile.ReadError as error:
+        raise DataError(f"{archive}: not a zip or tar archive, or a broken one ({error})") from error
+    except NotImplementedError as error:
+        raise DataError(f"{archive}: compressed in a way that cannot be read ({error}); pack it anew") from error
+    except _BROKEN as error:
+        raise DataError(f"{archive}: broken or cut short ({error}); fetch it again") from error
+
+
+def _reader(archive: Path, content: IO[bytes]) -> Callable[[int], bytes]:
+    # Whoever reads does so outside the generator, where its own translation of errors does not reach.
+    def read(limit: int) -> bytes:
+        with _archive_errors(archive):
+            return content.read(limit)
+
+    return read
+
+
+def check_archive(archive: Path, on_progress: Callable[[int, int], None] | None = None) -> int:
+    """Read all of an archive and return its number of files; raises DataError as ``stream_members`` does.
+
+    ``on_progress`` is told how many members passed; their number is not known before the end, so it is given twice.
+    """
+    files = 0
+    for count, member in enumerate(stream_members(archive), start=1):
+        files += not member.is_folder
+        # Only a zip has checksums per member; a compressed tar is checked as a whole at its end.
+        while member.read(CHUNK):
+            pass
+        if on_progress is not None and count % 1000 == 0:
+            on_progress(count, count)
+    if not files:
+        raise DataError(f"{archive}: holds no files")
+    return files
+
+
+def _nothing(limit: int) -> bytes:  # noqa: ARG001
+    return b""
+
+
+def _safe_name(archive: Path, name: str) -> str:
+    """The member's name with forward slashes; DataError if it is absolute or leaves the archive."""
+    slashes = name.replace("\\", "/")
+    if slashes.startswith("/") or re.match(r"[A-Za-z]:", slashes) or ".." in slashes.split("/") or "\0" in slashes:
+        raise DataError(
+            f"{archive}: unsafe member {name!r} (an absolute path, or one that leads out of the archive); "
+            "do not unpack it, and get the archive from somewhere else"
+        )
+    return "/".join(part for part in slashes.split("/") if part not in ("", "."))
+
+
+def _check_link(archive: Path, name: str, target: str, *, base: PurePosixPath) -> None:
+    slashes = target.replace("\\", "/")
+    depth = len(base.parts)
+    safe = not (slashes.startswith("/") or re.match(r"[A-Za-z]:", slashes))
+    for part in slashes.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        safe = safe and depth >= 0
+    if not safe:
+        raise DataError(
+            f"{archive}: unsafe member {name!r} (a link to {target!r}, outside the archive); "
+            "do not unpack it, and get the archive from somewhere else"
+        )
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            # zipfile cuts the name at a NUL and keeps what the archive says here.
+            name = _safe_name(archive, info.orig_filename)
+            if info.flag_bits & 1:
+                raise DataError(f"{archive}: member {name!r} is encrypted; unpack it and pack it anew without password")
+            is_link = stat.S_ISLNK(info.external_attr >> 16)
+            with file.open(info) as content:
+                if is_link:
+                    target = content.read(CHUNK).decode("utf-8", "replace")
+                    _check_link(archive, name, target, base=PurePosixPath(name).parent)
+                yield Member(
+                    name=name,
+                    size=info.file_size,
+                    # Zips made on Windows may end their folders with a backslash.
+                    is_folder=info.orig_filename.endswith(("/", "\\")),
+                    is_link=is_link,
+                    read=_reader(archive, content),
+                )
+
+
+@contextmanager
+def _unpacked(archive: Path, start: bytes) -> Iterator[IO[bytes]]:
+    opener = next((open_ for magic, open_ in _TAR_OPENERS if start.startswith(magic)), None)
+    with archive.open("rb") if opener is None else opener(archive) as file:
+        yield file
+
+
+def _tar_members(archive: Path, start: bytes) -> Iterator[Member]:
+    with _unpacked(archive, start) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        while (info := tar.next()) is not None:
+            # A list of all members would be kept for random access, which nobody needs here.
+            tar.members.clear()  # type: ignore[attr-defined]
+            name = _safe_name(archive, info.name)
+            if info.issym():
+                _check_link(archive, name, info.linkname, base=PurePosixPath(name).parent)
+            elif info.islnk():
+                _check_link(archive, name, info.linkname, base=PurePosixPath())
+            content = tar.extractfile(info) if info.isreg() else None
+            yield Member(
+                name=name,
+                size=info.size if info.isreg() else 0,
+                is_folder=info.isdir(),
+                # Devices and pipes have no content either.
+                is_link=not (info.isreg() or info.isdir()),
+                read=_reader(archive, content) if content is not None else _nothing,
+            )
+        # A tar ends with a block of zeros. tarfile also takes its end, or a header it cannot read, for the end.
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise DataError(f"{archive}: broken or cut short (no end mark at byte {tar.offset}); fetch it again")
+        # The checksum of a compressed tar comes last.
+        while file.read(CHUNK):
+            pass
