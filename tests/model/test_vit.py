@@ -4,6 +4,7 @@ import torch
 from tests.circuit.oracle import random_images, random_model
 from vitprune.errors import ConfigError
 from vitprune.model import ViT, ViTConfig
+from vitprune.model.vit import drop_rows
 
 SHAPE = {
     "image_size": 8,
@@ -73,3 +74,12 @@ def test_dropout_and_stochastic_depth_act_in_training_only():
 def test_an_impossible_shape_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         ViTConfig(**SHAPE | change)
+
+
+def test_stochastic_depth_zeroes_whole_images_and_keeps_the_expectation():
+    torch.manual_seed(0)
+    dropped = drop_rows(torch.ones(20_000, 3, 2), 0.25)
+    per_image = dropped.flatten(1)
+    assert torch.equal(per_image, per_image[:, :1].expand_as(per_image))
+    assert sorted(set(per_image[:, 0].tolist())) == pytest.approx([0, 1 / 0.75])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.02)

@@ -21,7 +21,6 @@ import torch
 from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import stochastic_depth
 
 from vitprune.errors import ConfigError
 
@@ -165,6 +164,16 @@ class Mlp(nn.Module):
         return F.linear(self.neurons(stream), self.out.weight)
 
 
+def drop_rows(x: Tensor, probability: float) -> Tensor:
+    """Stochastic depth (Huang et al. 2016, arXiv 1603.09382): what is added for an image is zeroed as a whole.
+
+    The rest is scaled up so that the expectation stays. torchvision has the same, but importing it takes longer than
+    everything else that a model needs.
+    """
+    keep = torch.rand(len(x), 1, 1, device=x.device) >= probability
+    return x * keep.to(x.dtype) / (1 - probability)
+
+
 class Block(nn.Module):
     """Attention, then MLP, each reading the stream and adding to it; either may be missing."""
 
@@ -189,7 +198,8 @@ class Block(nn.Module):
         return stream
 
     def _regularise(self, x: Tensor) -> Tensor:
-        return stochastic_depth(self.dropout(x), self.drop_path, mode="row", training=self.training)
+        x = self.dropout(x)
+        return drop_rows(x, self.drop_path) if self.training and self.drop_path else x
 
 
 class ViT(nn.Module):
@@ -207,7 +217,7 @@ class ViT(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(config.d_model))
         self.positions = nn.Parameter(torch.zeros(config.num_tokens, config.d_model))
         self.dropout = nn.Dropout(config.dropout)
-        # Stochastic depth grows linearly with depth (Huang et al. 2016, arXiv 1603.09382).
+        # Stochastic depth grows linearly with depth.
         depth = max(config.num_layers - 1, 1)
         blocks = nn.ModuleList(
             Block(config, heads, neurons, config.drop_path * layer / depth)
