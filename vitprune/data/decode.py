@@ -68,6 +68,8 @@ def to_pixels(image: Image.Image, channels: Literal[1, 3]) -> np.ndarray:
         raise ValueError("floating-point pixels have no agreed range")
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
+    elif image.mode == "LAB":
+        image = image.convert("RGB")  # Pillow knows no way from here to grey.
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)

@@ -1,0 +1,102 @@
+"""Real images and archives, made small."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from vitprune.config import CleanParams, DataParams
+
+MakeImage = Callable[..., bytes]
+
+
+def image_bytes(seed: int, *, size: tuple[int, int] = (10, 10), mode: str = "RGB", format: str = "PNG") -> bytes:
+    """An image file whose pixels follow from the seed."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+def class_folders(
+    prefix: str = "", *, classes: tuple[str, ...] = ("cats", "dogs"), count: int = 10
+) -> dict[str, bytes]:
+    """``count`` different images for each class."""
+    start = sum(map(ord, prefix)) * 1000
+    return {
+        f"{prefix}{name}/{number:02}.png": image_bytes(start + 100 * label + number)
+        for label, name in enumerate(classes)
+        for number in range(count)
+    }
+
+
+def write_zip(path: Path, files: Mapping[str, bytes | str | None]) -> Path:
+    """A zip of these files; None makes a folder."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name if content is not None else f"{name}/", content or b"")
+    return path
+
+
+def write_tar(path: Path, files: Mapping[str, bytes | str | None], mode: str = "w") -> Path:
+    """A tar of these files; None makes a folder."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type = tarfile.DIRTYPE
+                archive.addfile(info)
+                continue
+            data = content.encode() if isinstance(content, str) else content
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def data_params(**changes: Any) -> DataParams:
+    values: dict[str, Any] = {
+        "source": "archive",
+        "path": "unused",
+        "kaggle_handle": "somebody/images",
+        "image_size": 8,
+        "channels": 3,
+    }
+    return DataParams(**(values | changes))
+
+
+def clean_params(**changes: Any) -> CleanParams:
+    values: dict[str, Any] = {
+        "resize": "crop",
+        "val_fraction": 0.2,
+        "test_fraction": 0.2,
+        "seed": 0,
+        "max_dropped_fraction": 0.05,
+        "empty_classes": "error",
+    }
+    return CleanParams(**(values | changes))
+
+
+@pytest.fixture
+def params_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write the project's own params.yaml with other values in its ``data`` and ``clean`` sections."""
+
+    def write(*, clean: Mapping[str, Any] | None = None, **data: Any) -> Path:
+        content = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
+        content["data"] |= {"image_size": 8, "channels": 3} | data
+        content["clean"] |= clean or {}
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(content), "utf-8")
+        return path
+
+    return write

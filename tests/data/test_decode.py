@@ -1,0 +1,135 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from tests.data.conftest import image_bytes
+from vitprune.data.decode import decode, digest, to_pixels, to_square
+
+
+def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I"])
+def test_every_mode_becomes_grey_or_colour(mode: str, channels: int) -> None:
+    grey = Image.new("L", (6, 4), 200)
+    image = grey.convert("I").point(lambda value: value * 257) if mode in ("I", "I;16") else grey.convert("RGB")
+    image = image.convert(mode) if mode != "LAB" else Image.new("LAB", (6, 4), (200, 128, 128))
+    pixels = to_pixels(image, channels)
+    assert (pixels.shape, pixels.dtype) == ((4, 6, channels), np.uint8)
+    if mode not in ("1", "LAB"):
+        assert abs(pixels.astype(int) - 200).max() <= 5
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"])
+def test_every_format_is_read(format: str) -> None:
+    if format == "WEBP" and not features.check("webp"):
+        pytest.skip("this Pillow has no WebP")
+    pixels = decode(saved(Image.new("RGB", (5, 3), (200, 10, 10)), format), 3)
+    assert pixels is not None
+    assert abs(pixels.astype(int) - (200, 10, 10)).max() <= 8
+
+
+def test_a_cmyk_jpeg_is_read() -> None:
+    pixels = decode(saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), 3)
+    assert pixels is not None
+    assert abs(pixels.astype(int) - (255, 0, 0)).max() <= 8
+
+
+def test_16_bits_are_scaled_and_not_clipped() -> None:
+    values = np.array([[0, 257, 65535, 32768]], np.uint16)
+    pixels = decode(saved(Image.fromarray(values)), 1)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels[0, :, 0], [0, 1, 255, 127])
+
+
+def test_transparent_pixels_turn_white() -> None:
+    image = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
+    image.putpixel((1, 0), (10, 20, 30, 255))
+    pixels = decode(saved(image), 3)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels[0], [[255, 255, 255], [10, 20, 30]])
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([1, 2, 3, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    pixels = decode(saved(palette, transparency=0), 3)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels[0], [[255, 255, 255], [40, 50, 60]])
+
+
+def test_images_stand_upright_as_exif_says() -> None:
+    image = Image.new("L", (3, 2), 0)
+    image.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for format in ("PNG", "TIFF"):
+        pixels = decode(saved(image, format, exif=exif), 1)
+        assert pixels is not None
+        assert pixels.shape == (3, 2, 1)
+        assert pixels[0, 1, 0] == 255
+
+
+def test_the_first_frame_of_an_animation_counts() -> None:
+    red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    pixels = decode(saved(red, "GIF", save_all=True, append_images=[blue]), 3)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels[0, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_files_cut_short_are_undecodable(format: str, share: float) -> None:
+    content = image_bytes(0, size=(40, 40), format=format)
+    assert decode(content[: int(len(content) * share)], 3) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"a text named .jpg", b"\x00" * 100, b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_what_is_no_image_is_undecodable(content: bytes) -> None:
+    assert decode(content, 3) is None
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_decompression_bomb_is_not_unpacked(side: int) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(side // 8 + 1) * 100)
+    assert decode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""), 1) is None
+
+
+def test_an_image_of_the_right_size_is_not_resampled() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    for resize in ("crop", "stretch"):
+        np.testing.assert_array_equal(to_square(pixels, 8, resize), pixels.transpose(2, 0, 1))
+
+
+def test_cropping_takes_the_middle_square_and_stretching_takes_all() -> None:
+    pixels = np.zeros((8, 16, 1), np.uint8)
+    pixels[:, 4:12] = 255
+    np.testing.assert_array_equal(to_square(pixels, 8, "crop"), np.full((1, 8, 8), 255))
+    stretched = to_square(pixels, 8, "stretch")
+    assert stretched[0, 4, 0] < 20
+    assert stretched[0, 4, 4] > 235
+    np.testing.assert_array_equal(to_square(pixels.transpose(1, 0, 2), 8, "crop"), np.full((1, 8, 8), 255))
+
+
+def test_shrinking_averages_instead_of_picking() -> None:
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[:, :, None]
+    shrunk = to_square(board, 8, "crop").astype(int)
+    assert abs(shrunk - 127).max() <= 16
+
+
+def test_the_digest_tells_pixels_and_shapes_apart() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
+    assert digest(pixels) == digest(pixels.copy())
+    assert digest(pixels) == digest(np.asfortranarray(pixels))
+    assert digest(pixels) != digest(pixels.reshape(6, 4, 1))
+    assert digest(pixels) != digest(pixels + np.uint8(1))
