@@ -35,7 +35,8 @@ def test_a_raw_folder_of_another_source_is_refused(tmp_path: Path) -> None:
 
 def test_another_kaggle_data_set_is_refused(tmp_path: Path) -> None:
     ours = data_params(source="kaggle", path=None)
-    write_source(tmp_path, ours, [])
+    (tmp_path / "images.zip").write_bytes(b"abc")
+    write_source(tmp_path, ours, ["images.zip"])
     assert read_source(tmp_path, ours).kaggle_handle == "somebody/images"
     with pytest.raises(DataError, match="holds somebody/images, but the params ask for a/b"):
         read_source(tmp_path, data_params(source="kaggle", path=None, kaggle_handle="a/b"))

@@ -25,6 +25,7 @@ from typing import IO, cast
 from vitprune.errors import DataError
 
 CHUNK = 1 << 20
+_DRIVE = re.compile(r"[A-Za-z]:/")
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -118,18 +119,20 @@ def _nothing(limit: int) -> bytes:  # noqa: ARG001
 def _safe_name(archive: Path, name: str) -> str:
     """The member's name with forward slashes; DataError if it is absolute or leaves the archive."""
     slashes = name.replace("\\", "/")
-    if slashes.startswith("/") or re.match(r"[A-Za-z]:", slashes) or ".." in slashes.split("/") or "\0" in slashes:
+    if slashes.startswith("/") or _DRIVE.match(slashes) or ".." in slashes.split("/") or "\0" in slashes:
         raise DataError(
             f"{archive}: unsafe member {name!r} (an absolute path, or one that leads out of the archive); "
             "do not unpack it, and get the archive from somewhere else"
         )
-    return "/".join(part for part in slashes.split("/") if part not in ("", "."))
+    # Bytes that are no UTF-8 came as lone surrogates, which no file could hold: they become escapes.
+    readable = slashes.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "/".join(part for part in readable.split("/") if part not in ("", "."))
 
 
 def _check_link(archive: Path, name: str, target: str, *, base: PurePosixPath) -> None:
     slashes = target.replace("\\", "/")
     depth = len(base.parts)
-    safe = not (slashes.startswith("/") or re.match(r"[A-Za-z]:", slashes))
+    safe = not (slashes.startswith("/") or _DRIVE.match(slashes))
     for part in slashes.split("/"):
         depth += -1 if part == ".." else part not in ("", ".")
         safe = safe and depth >= 0

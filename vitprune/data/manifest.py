@@ -25,8 +25,7 @@ class Row:
 
 def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
     """Write the rows sorted by name."""
-    # Names that are not UTF-8 came out of the archive as lone surrogates; they are written as escapes.
-    with (folder / FILE).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow("class" if field.name == "folder" else field.name for field in fields(Row))
         writer.writerows(sorted(astuple(row) for row in rows))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitprune.config import DataParams
 from vitprune.errors import CheckpointError, DataError
@@ -35,7 +35,7 @@ class RawSource(_Strict):
     format_version: int
     source: str
     kaggle_handle: str | None
-    files: list[RawFile]
+    files: list[RawFile] = Field(min_length=1)
 
 
 def _handle(data: DataParams) -> str | None:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vitprune.data.archive import check_archive
 from vitprune.data.sources.cache import cache_folder
@@ -25,6 +25,7 @@ from vitprune.errors import ConfigError, DataError, DownloadError
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 SECONDS_BETWEEN_LOOKS = 0.5
 _HANDLE = re.compile(r"(?P<owner>[\w-]+)/(?P<name>[\w-]+)(/(versions/)?(?P<version>\d+))?")
 
@@ -48,7 +49,8 @@ def fetch(folder: Path, handle: str, on_progress: Callable[[int, int], None]) ->
 
 def sign_in(handle: str) -> Any:
     """The client, signed in with the user's credentials; DownloadError says how to get some."""
-    with _silenced(), contextlib.redirect_stderr(io.StringIO()), _translated(handle):
+
+    def signed_in() -> Any:
         try:
             # Imported late: this reads credentials, may ask the server about them, and may exit.
             import kaggle
@@ -58,13 +60,18 @@ def sign_in(handle: str) -> Any:
                 kaggle.api.authenticate()
             return kaggle.api
         except SystemExit:
-            pass
-    raise DownloadError(
-        f"Kaggle knows no valid credentials of yours, and {handle} needs them. Either\n"
-        "  - create a token under Settings > API on kaggle.com and set the environment variable KAGGLE_API_TOKEN,\n"
-        "    or save it as ~/.kaggle/access_token (kaggle.json, in ~/.kaggle or KAGGLE_CONFIG_DIR, works too); or\n"
-        f"  - download {handle} in the browser and set data.path to the archive."
-    )
+            return None
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        api = _guarded(handle, signed_in)
+    if api is None:
+        raise DownloadError(
+            f"Kaggle knows no valid credentials of yours, and {handle} needs them. Either\n"
+            "  - create a token under Settings > API on kaggle.com and set the environment variable KAGGLE_API_TOKEN,\n"
+            "    or save it as ~/.kaggle/access_token (kaggle.json, in ~/.kaggle or KAGGLE_CONFIG_DIR, works too); or\n"
+            f"  - download {handle} in the browser and set data.path to the archive."
+        )
+    return api
 
 
 def download(
@@ -77,31 +84,37 @@ def download(
     from kaggle.api.kaggle_api_extended import ApiDownloadDatasetRequest
 
     owner, name, *version = handle.replace("/versions/", "/").split("/")
+    request = ApiDownloadDatasetRequest()
+    request.owner_slug, request.dataset_slug = owner, name
+    request.dataset_version_number = int(version[0]) if version else None
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with _silenced(), _translated(handle), api.build_kaggle_client() as client:
-        request = ApiDownloadDatasetRequest()
-        request.owner_slug, request.dataset_slug = owner, name
-        request.dataset_version_number = int(version[0]) if version else None
-        with client.datasets.dataset_api_client.download_dataset(request) as response:
+
+    def arrived() -> tuple[int, str]:
+        with (
+            api.build_kaggle_client() as client,
+            client.datasets.dataset_api_client.download_dataset(request) as response,
+        ):
             size = int(response.headers.get("Content-Length", 0))
-            announced = response.headers.get("x-goog-hash", "")
             with _watched(archive, size, on_progress):
                 api.download_file(
                     response, str(archive), client.http_client(), quiet=True, resume=True, max_retries=max_retries
                 )
+            return size, response.headers.get("x-goog-hash", "")
+
+    size, checksums = _guarded(handle, arrived)
     try:
-        _check(archive, size, announced)
+        _check(archive, size, checksums)
     except DataError as error:
         archive.unlink(missing_ok=True)
         raise DownloadError(f"Kaggle: {handle} did not arrive as announced ({error}); try again") from None
 
 
-def _check(archive: Path, size: int, announced: str) -> None:
+def _check(archive: Path, size: int, checksums: str) -> None:
     found = archive.stat().st_size
     if size and found != size:
         raise DataError(f"{found} bytes instead of {size}")
     # Where the archive lies in Google's storage, the header lists checksums, such as crc32c=…, md5=….
-    md5 = re.search(r"md5=([A-Za-z0-9+/=]+)", announced)
+    md5 = re.search(r"md5=([A-Za-z0-9+/=]+)", checksums)
     if md5 is not None:
         with archive.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
@@ -110,26 +123,21 @@ def _check(archive: Path, size: int, announced: str) -> None:
     check_archive(archive)
 
 
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """The client prints help, warnings and, when told to be verbose, headers with credentials: none of it gets out."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+def _guarded(handle: str, work: Callable[[], Result]) -> Result:
+    """Let the client work; any failure of its becomes a DownloadError that neither quotes nor carries it.
 
-
-@contextmanager
-def _translated(handle: str) -> Iterator[None]:
-    """Any failure of the client as a DownloadError that quotes nothing of it."""
-    failure: DownloadError | None = None
+    The client prints help, warnings and, when told to be verbose, headers with credentials: none of it gets out.
+    """
     try:
-        yield
-    except DownloadError:
-        raise
+        with contextlib.redirect_stdout(io.StringIO()):
+            return work()
     except Exception as error:
-        failure = DownloadError(_explain(handle, error))
-    if failure is not None:
-        # Raised out here, so that the client's exception does not hang on it as its context.
-        raise failure
+        explanation = _explain(handle, error)
+        response = getattr(error, "response", None)
+        if response is not None:
+            response.close()
+    # Raised out here, so that the client's exception is not its context.
+    raise DownloadError(explanation)
 
 
 def _explain(handle: str, error: Exception) -> str:

@@ -1,0 +1,257 @@
+"""The real Kaggle client against no credentials, no network, and a server on this machine."""
+
+import base64
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.conftest import image_bytes, write_zip
+from vitprune.commands.download import download as download_command
+from vitprune.errors import ConfigError, DownloadError
+from vitprune.storage import read_json
+
+HANDLE = "somebody/images"
+SECRET = "KGAT_0123456789abcdef-do-not-show"
+RUN = (
+    "import sys; from pathlib import Path; from vitprune.commands.download import download; "
+    "from vitprune.commands.terminal import report_errors, set_up_logging\n"
+    "set_up_logging()\n"
+    "with report_errors(): download(Path(sys.argv[1]), Path(sys.argv[2]))"
+)
+
+
+def run_download(tmp_path: Path, params: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The download command in a process of its own, with a home of its own and no network."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "XDG"))}
+    proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    own = {"HOME": str(home), "KAGGLE_CONFIG_DIR": str(home / "kaggle"), "VITPRUNE_CACHE": str(tmp_path / "cache")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUN, str(params), str(tmp_path / "raw")],
+        env=kept | proxy | own | {"no_proxy": "", "NO_PROXY": ""} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_without_credentials_a_few_lines_say_how_to_get_some(tmp_path: Path, params_file) -> None:
+    done = run_download(tmp_path, params_file(source="kaggle", path=None, kaggle_handle=HANDLE))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: Kaggle knows no valid credentials of yours")
+    for word in ("KAGGLE_API_TOKEN", "access_token", "kaggle.json", "KAGGLE_CONFIG_DIR", "data.path", HANDLE):
+        assert word in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("verbose", ["", "1"])
+def test_without_network_the_token_stays_secret(tmp_path: Path, params_file, verbose: str) -> None:
+    path = params_file(source="kaggle", path=None, kaggle_handle=HANDLE)
+    done = run_download(tmp_path, path, KAGGLE_API_TOKEN=SECRET, VERBOSE=verbose)
+    assert done.returncode == 1
+    assert f"error: Kaggle: {HANDLE} could not be downloaded (ProxyError): check the network" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    for written in tmp_path.rglob("*"):
+        assert not written.is_file() or SECRET.encode() not in written.read_bytes()
+
+
+@pytest.mark.parametrize("handle", ["images", "a/b/c", "../x", "a/b/versions/", "a b/c", "https://x/a/b"])
+def test_an_impossible_handle_is_refused(tmp_path: Path, params_file, handle: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.kaggle_handle must be owner/name.*got"):
+        download_command(params_file(source="kaggle", path=None, kaggle_handle=handle), tmp_path / "raw")
+
+
+class Server(ThreadingHTTPServer):
+    """Kaggle in miniature: the API redirects to the archive, which can be had in ranges and may be cut."""
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = content
+        self.etag = '"first"'
+        self.md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+        self.cut_after: int | None = None
+        self.status = 200
+        self.ranges: list[str | None] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.status != 200:
+            self.send_response(self.server.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(302)
+        self.send_header("Location", f"{self.server.address}/storage/archive.zip?signature={SECRET}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.ranges.append(asked)
+        start = 0
+        if asked and self.headers.get("If-Range") == self.server.etag:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+        body = self.server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", self.server.etag)
+        self.send_header("x-goog-hash", f"crc32c=AAAAAA==,md5={self.server.md5}")
+        self.end_headers()
+        cut, self.server.cut_after = self.server.cut_after, None
+        self.wfile.write(body[:cut])
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    files = {f"cats/{number}.png": image_bytes(number, size=(90, 90)) for number in range(120)}
+    served = Server(write_zip(tmp_path / "served.zip", files).read_bytes())
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield served
+    served.shutdown()
+    thread.join()
+    served.server_close()
+
+
+@pytest.fixture
+def api(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The real client; only the address it calls is ours."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "kaggle"))
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "VERBOSE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    from vitprune.data.sources.kaggle import sign_in
+
+    # The client is made when it is first imported, which without credentials ends in this error.
+    with pytest.raises(DownloadError):
+        sign_in(HANDLE)
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    class LocalApi(KaggleApi):
+        def build_kaggle_client(self) -> Any:
+            client = super().build_kaggle_client()
+            client.http_client()._endpoint = server.address
+            return client
+
+    return LocalApi()
+
+
+def fetch(api: Any, archive: Path, **options: Any) -> list[tuple[int, int]]:
+    from vitprune.data.sources.kaggle import download
+
+    steps: list[tuple[int, int]] = []
+    download(api, HANDLE, archive, lambda *step: steps.append(step), **options)
+    return steps
+
+
+def test_an_archive_arrives_whole_and_progress_ends_at_its_size(server: Server, api: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "cache/images.zip"
+    steps = fetch(api, archive)
+    size = len(server.content)
+    assert archive.read_bytes() == server.content
+    assert steps[-1] == (size, size)
+    assert [file.name for file in archive.parent.iterdir()] == ["images.zip"]
+
+
+def test_the_archive_moves_from_the_cache_to_the_raw_folder(
+    server: Server, api: Any, tmp_path: Path, params_file, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITPRUNE_CACHE", str(tmp_path / "cache"))
+    # Signing in is the one step that needs Kaggle itself.
+    monkeypatch.setattr("vitprune.data.sources.kaggle.sign_in", lambda handle: api)
+    download_command(params_file(source="kaggle", path=None, kaggle_handle=HANDLE), tmp_path / "raw")
+    assert (tmp_path / "raw/images.zip").read_bytes() == server.content
+    assert read_json(tmp_path / "raw/source.json")["kaggle_handle"] == HANDLE
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert SECRET not in (tmp_path / "raw/source.json").read_text()
+
+
+def test_a_cut_download_goes_on_where_it_stopped(server: Server, api: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "cache/images.zip"
+    # The client writes in pieces of a MiB: what lies between the last of them and the cut is lost.
+    kept = 2 << 20
+    assert len(server.content) > kept + 10_000
+    server.cut_after = kept + 5000
+    with pytest.raises(DownloadError, match=r"could not be downloaded .*goes on where it stopped") as raised:
+        fetch(api, archive, max_retries=0)
+    assert SECRET not in str(raised.value)
+    assert raised.value.__context__ is None
+    so_far = archive.stat().st_size
+    assert 0 < so_far < len(server.content)
+    fetch(api, archive, max_retries=0)
+    assert archive.read_bytes() == server.content
+    assert server.ranges[-1] == f"bytes={so_far}-"
+
+
+def test_a_partial_file_of_an_older_version_is_not_continued(server: Server, api: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "cache/images.zip"
+    server.cut_after = (2 << 20) + 5000
+    with pytest.raises(DownloadError):
+        fetch(api, archive, max_retries=0)
+    server.etag = '"second"'
+    fetch(api, archive, max_retries=0)
+    assert archive.read_bytes() == server.content
+    assert server.ranges[-1] is None
+
+
+def test_content_that_is_not_what_was_announced_is_thrown_away(server: Server, api: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "cache/images.zip"
+    server.md5 = base64.b64encode(bytes(16)).decode()
+    with pytest.raises(
+        DownloadError, match=r"did not arrive as announced \(its MD5 checksum is another one\); try again"
+    ):
+        fetch(api, archive)
+    assert not archive.exists()
+
+
+def test_an_archive_that_is_none_is_thrown_away(server: Server, api: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "cache/images.zip"
+    server.content = b"<html>sorry</html>"
+    server.md5 = base64.b64encode(hashlib.md5(server.content).digest()).decode()
+    with pytest.raises(DownloadError, match="not a zip or tar archive"):
+        fetch(api, archive)
+    assert not archive.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "refused somebody/images .HTTP 401.: check your token"),
+        (403, "refused somebody/images .HTTP 403."),
+        (404, "no data set somebody/images .HTTP 404.: check data.kaggle_handle"),
+        (500, "could not send somebody/images .HTTP 500."),
+    ],
+)
+def test_a_refusal_says_what_to_check(server: Server, api: Any, tmp_path: Path, status: int, message: str) -> None:
+    server.status = status
+    with pytest.raises(DownloadError, match=message):
+        fetch(api, tmp_path / "cache/images.zip")
