@@ -42,9 +42,12 @@ def test_a_class_may_keep_its_images_in_a_folder_of_its_own() -> None:
     assert list(layout("x/images/1.png", "y/images/1.png").class_names) == ["x", "y"]
 
 
-def test_a_split_may_wrap_its_classes_once_more() -> None:
+@pytest.mark.parametrize("wrapper", ["train", "images", "data"])
+def test_a_split_may_wrap_its_classes_once_more(wrapper: str) -> None:
     found = layout(
-        "train/train/a/1.png", "train/train/b/2.png", "val/a/3.png", "test/test/a/5.png", "test/test/b/4.png"
+        *(f"train/{wrapper}/{name}" for name in ("a/1.png", "b/2.png")),
+        "val/a/3.png",
+        *(f"test/{wrapper}/{name}" for name in ("a/5.png", "b/4.png")),
     )
     assert {(split, folder) for _, split, folder in placed(found)} == {
         ("train", "a"),

@@ -128,7 +128,7 @@ def _split_folders(children: Mapping[str, Sequence[_File]], root: Parts) -> dict
         folder
         for folder, split in named.items()
         # Toys may have a class of trains: as a split it would hold folders, and not just its images.
-        if split == "train" and _children(children[folder], len(root) + 1).keys() - {"", "images"}
+        if split == "train" and _has_folders_of_images(children[folder], len(root) + 1)
     ]
     if not training:
         if len(named) > 1 and len(named) == len(children):
@@ -139,6 +139,12 @@ def _split_folders(children: Mapping[str, Sequence[_File]], root: Parts) -> dict
         if len(folders) > 1:
             raise DataError(f"folders {_listed(folders)} are all the {split} split; leave one of them, or merge them")
     return named
+
+
+def _has_folders_of_images(images: Iterable[_File], depth: int) -> bool:
+    children = _children(images, depth)
+    in_images = _children(children.get("images", []), depth + 1)
+    return bool(children.keys() - {"", "images"} or in_images.keys() - {""})
 
 
 class _Tree:
