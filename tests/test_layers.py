@@ -1,7 +1,8 @@
 """Imports run downward only."""
 
-import ast
 from pathlib import Path
+
+from tests.imports import imports_of
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
@@ -27,26 +28,10 @@ def part_of(path):
 
 
 def imported_parts(path):
-    """Parts of the project that a module imports when it runs; what only type checkers see does not count."""
-    tree = ast.parse(path.read_text("utf-8"))
-    unseen = {
-        child
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in unseen:
-            continue
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] in ("vitprune", "stages") and len(parts) > 1:
-                yield "stages" if parts[0] == "stages" else parts[1], node.lineno
+    for name, line in imports_of(path):
+        parts = name.split(".")
+        if parts[0] in ("vitprune", "stages") and len(parts) > 1:
+            yield "stages" if parts[0] == "stages" else parts[1], line
 
 
 def modules():

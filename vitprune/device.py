@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from pathlib import Path
 
 import torch
 
@@ -45,3 +47,23 @@ def set_threads(threads: int | None) -> None:
     """Use this many CPU threads from here on, in the whole process; None leaves the number to PyTorch."""
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """What a timing cannot be read without: device, threads, versions."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells, its architecture elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()} CPU"

@@ -1,5 +1,6 @@
 from vitprune.data.audit import KEPT, Verdict, audit
-from vitprune.data.collection import ImageFile, SplitName
+from vitprune.data.collection import ImageFile
+from vitprune.data.packed import SplitName
 
 
 def judged(*images: tuple[SplitName, str, bytes | None]) -> list[Verdict]:

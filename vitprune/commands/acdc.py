@@ -33,7 +33,7 @@ def acdc(
     from vitprune.commands.context import load_for, open_params
     from vitprune.commands.terminal import progress
     from vitprune.data import load_packed
-    from vitprune.evaluation.timing import describe_machine
+    from vitprune.device import describe_machine
     from vitprune.model import save_model
     from vitprune.model.score import score
     from vitprune.pruning import compact, describe_removal

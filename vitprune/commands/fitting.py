@@ -9,7 +9,7 @@ import torch
 from vitprune.commands.terminal import training_progress
 from vitprune.config import FinetuneParams, Params, TrainParams
 from vitprune.data.packed import PackedData, Split
-from vitprune.evaluation.timing import describe_machine
+from vitprune.device import describe_machine
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.model.score import score

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from vitprune.config import EvaluateParams
 from vitprune.data.packed import PackedData
+from vitprune.device import describe_machine
 from vitprune.evaluation.cost import multiply_adds, num_parameters
-from vitprune.evaluation.timing import describe_machine, time_loading, time_models
+from vitprune.evaluation.timing import time_loading, time_models
 from vitprune.model import SavedModel
 from vitprune.model.score import Score
 

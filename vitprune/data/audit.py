@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vitprune.data.collection import ImageFile, SplitName
+from vitprune.data.collection import ImageFile
+from vitprune.data.packed import SplitName
 
 Reason = Literal[
     "undecodable",

@@ -17,10 +17,10 @@ import numpy as np
 from vitprune.config import CleanParams, DataParams
 from vitprune.data.archived import open_archive
 from vitprune.data.audit import REASONS, Verdict, audit
-from vitprune.data.collection import SPLITS, Collection, Layout, SplitName
+from vitprune.data.collection import Collection, Layout
 from vitprune.data.decode import digest, to_square
 from vitprune.data.manifest import Row, write_manifest
-from vitprune.data.packed import SplitContent, write_packed
+from vitprune.data.packed import SPLITS, SplitContent, SplitName, write_packed
 from vitprune.data.raw import read_source
 from vitprune.data.sources.digits import open_digits
 from vitprune.data.sources.fashion_mnist import open_fashion_mnist

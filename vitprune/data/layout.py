@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from vitprune.data.class_names import parse_words, readable_names
-from vitprune.data.collection import SPLITS, IgnoredFile, ImageFile, Layout, SplitName
+from vitprune.data.collection import IgnoredFile, ImageFile, Layout
 from vitprune.data.decode import EXTENSIONS
+from vitprune.data.packed import SPLITS, SplitName
 from vitprune.errors import DataError
 
 SPLIT_FOLDERS: Mapping[str, SplitName] = {

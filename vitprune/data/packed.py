@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vitprune.data.collection import SPLITS, SplitName
 from vitprune.errors import CheckpointError, DataError
 from vitprune.storage import read_json, write_json
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"

@@ -7,13 +7,11 @@ median over the rounds of baseline time / model time *within* the round: what di
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -107,23 +105,3 @@ def _latency(seconds: NDArray[np.float64], place: int) -> Latency:
         speedup_p10=float(p10_ratio),
         speedup_p90=float(p90_ratio),
     )
-
-
-def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """What a timing cannot be read without: device, threads, versions."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    """The processor's own name where the system tells, its architecture elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()} CPU"

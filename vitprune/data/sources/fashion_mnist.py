@@ -19,8 +19,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from vitprune.data.collection import Collection, ImageFile, Layout, SplitName
+from vitprune.data.collection import Collection, ImageFile, Layout
 from vitprune.data.decode import to_pixels
+from vitprune.data.packed import SplitName
 from vitprune.data.sources.cache import cache_folder
 from vitprune.errors import DataError, DownloadError
 
