@@ -26,7 +26,7 @@ NOT_COMPUTING = (
 # Editing a picture must not train again.
 DRAWING = {"train": ("vitprune/report/",)}
 # Sources know how to open what they fetched, which is no part of fetching it.
-OPENING = {"download": ("vitprune/data/collection.py", "vitprune/data/decode.py")}
+OPENING = {"download": ("vitprune/data/collection.py", "vitprune/data/decode.py", "vitprune/data/packed.py")}
 
 
 def modules_imported(path):
