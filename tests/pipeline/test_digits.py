@@ -95,8 +95,10 @@ def test_experiments_elsewhere_run_their_own_code(digits):
     finally:
         command.write_text(original)
     by_name = {row["Experiment"]: row for row in experiments(digits)}
-    assert by_name["queued-0.02"]["acdc.tau"] == "0.02"
-    assert by_name["queued-0.03"]["State"] != "Failed"
+    for tau in ("0.02", "0.03"):
+        assert by_name[f"queued-{tau}"]["acdc.tau"] == tau
+        kept = [value for name, value in by_name[f"queued-{tau}"].items() if name.endswith("edges.kept")]
+        assert kept[0].isdigit()
 
     marked = original.replace('"""Find the edges', '"""Find the very edges')
     command.write_text(marked + "\n\nprint('the code of the experiment')\n")
@@ -106,3 +108,18 @@ def test_experiments_elsewhere_run_their_own_code(digits):
         command.write_text(original)
     assert "the code of the experiment" in output
     assert stages_run(output) == AFTER_TRAINING
+
+
+def test_the_readmes_python_runs_on_what_the_pipeline_made(digits):
+    (snippet,) = re.findall(r"```python\n(.*?)```", (digits.folder / "README.md").read_text(), re.DOTALL)
+    output = digits.run("python", "-c", snippet)
+    assert re.search(r"\d+ of \d+ edges: \(\('", output)
+    assert "Decision(sender='m1', receiver='logits'" in output
+
+
+def test_dvc_draws_the_plots(digits):
+    page = digits.run("dvc", "plots", "show", "--out", "drawn").strip().splitlines()[-1]
+    assert page.endswith("index.html")
+    html = (digits.folder / "drawn" / "index.html").read_text()
+    for title in ("Loss of the baseline", "fine-tuned", "Learning rate", "gradient_flow.png"):
+        assert title in html

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitprune.evaluation.confusion import most_confused
+from vitprune.report.confusion import draw_confusion, write_confusion
+
+
+@pytest.mark.parametrize("classes", [2, 30, 200])
+def test_the_picture_is_readable_and_the_same_each_time(tmp_path, classes):
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(0, 3, (classes, classes)) + 20 * np.eye(classes, dtype=np.int64)
+    names = tuple(f"class {number}" for number in range(classes))
+    for name in ("a.png", "b.png"):
+        draw_confusion(tmp_path / name, matrix, names)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size[0] > 300
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+
+
+def test_a_class_without_images_does_not_divide_by_zero(tmp_path):
+    draw_confusion(tmp_path / "a.png", np.array([[3, 1], [0, 0]]), ("a", "b"))
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_pairs_are_written_with_the_names_of_their_classes(tmp_path):
+    pairs = most_confused(np.array([[3, 1], [0, 4]]), ("cat, domestic", "dog"))
+    write_confusion(tmp_path / "pairs.csv", pairs)
+    assert (tmp_path / "pairs.csv").read_text() == ('actual,predicted,count,share\n"cat, domestic",dog,1,0.2500\n')
