@@ -19,6 +19,7 @@ def table():
     scores |= {"dataset": "digits", "test_images": 500, "seed": 3}
     latency = {"median_ms": 4.0, "speedup": 1.5}
     timing = {name: {"batch_8": latency, "batch_128": latency} for name in MODELS}
+    timing["loader"] = {"batch_8": {"median_ms": 0.5}, "batch_128": {"median_ms": 0.7}}
     timing |= {"machine": {"device": "a CPU", "threads": 2, "torch": "2.15"}, "rounds": 50, "dtype": "float32"}
     return model_table(scores, timing)
 
@@ -30,11 +31,16 @@ def test_the_table_has_a_row_for_each_model_and_for_the_circuit(table):
         "baseline, pruned",
         "upgraded baseline",
         "upgraded baseline, pruned",
+        "fetching the batch",
     ]
     assert {len(row) for row in table.rows} == {len(table.headers)}
     assert table.rows[0][1:] == (
         "0.5000", "97.50 %", "1,234,567", "2.50 M", "0.90 MB", "4.00 ms", "4.00 ms", "1.50×", "1.50×",
     )  # fmt: skip
+
+
+def test_fetching_a_batch_has_a_row_of_its_own(table):
+    assert table.rows[-1][1:] == ("–", "–", "–", "–", "–", "0.50 ms", "0.70 ms", "–", "–")
 
 
 def test_the_caption_says_on_what_the_figures_were_taken(table):

@@ -7,6 +7,8 @@ import typer
 
 from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, TimingFile
 
+VAL_BATCH_SIZE = 256
+
 
 def acdc(
     params: ParamsFile = Path("params.yaml"),
@@ -35,6 +37,7 @@ def acdc(
     from vitprune.data import load_packed
     from vitprune.device import describe_machine
     from vitprune.model import save_model
+    from vitprune.model.predict import predict
     from vitprune.model.score import score
     from vitprune.pruning import compact, describe_removal
     from vitprune.storage import atomic_folder, write_json
@@ -65,9 +68,10 @@ def acdc(
     seconds = time.perf_counter() - start
     small = compact(model, found)
 
-    val_images = saved.preprocessing(torch.from_numpy(np.array(packed.val.images)).to(device))
-    with torch.no_grad():
-        full, masked, dense = model(val_images), found.logits(model, val_images), small(val_images)
+    full, masked, dense = (
+        predict(answering, packed.val.images, saved.preprocessing, VAL_BATCH_SIZE, device)
+        for answering in (model, found.as_module(model), small)
+    )
     with atomic_folder(circuit) as partial:
         found.write_files(partial)
         save_model(partial / "model", replace(saved, model=model))

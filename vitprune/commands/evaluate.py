@@ -1,5 +1,6 @@
 """``vitprune evaluate``: what pruning and fine-tuning did to loss, accuracy and inference time."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,6 @@ def evaluate(
     from vitprune.circuit import Circuit
     from vitprune.commands import measuring
     from vitprune.commands.context import load_for, open_params
-    from vitprune.commands.terminal import show_table
     from vitprune.data import load_packed
     from vitprune.evaluation.confusion import confusion_matrix, most_confused
     from vitprune.evaluation.table import CIRCUIT, model_table
@@ -67,4 +67,4 @@ def evaluate(
     write_confusion(confusion.with_suffix(".csv"), most_confused(matrix, packed.class_names))
     results = model_table(scores, times)
     write_text(table, to_markdown(results))
-    show_table(results)
+    logging.getLogger(__name__).info("wrote %s; vitprune table prints it", table)

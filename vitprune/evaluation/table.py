@@ -51,13 +51,16 @@ def model_table(scores: dict[str, Any], timing: dict[str, Any]) -> Table:
     circuit = [f"circuit of {scores[CIRCUIT]['edges_kept']:,} of {scores[CIRCUIT]['edges']:,} edges, masked"]
     circuit += _score_cells(scores[CIRCUIT], with_top5)
     rows.insert(1, tuple(circuit + ["–"] * (len(headers) - len(circuit))))
+    loading = [f"{timing['loader'][f'batch_{size}']['median_ms']:.2f} ms" for size in batch_sizes]
+    speedups = ["–"] * len(batch_sizes)
+    rows.append(("fetching the batch", *["–"] * (len(headers) - 1 - 2 * len(batch_sizes)), *loading, *speedups))
     machine = timing["machine"]
     images = scores["test_images"]
     caption = (
         f"{scores['dataset']}: {images:,} test images (one is {100 / images:.2f} points), seed {scores['seed']}. "
         f"Time: median of {timing['rounds']} interleaved forward passes in {timing['dtype']} on {machine['device']}, "
         f"{machine['threads']} threads, PyTorch {machine['torch']}, eager, input preloaded; "
-        "speed-up: median of the ratios to the baseline, round by round. "
+        "speed-up: median of the ratios to the baseline, round by round; fetching and normalising a batch is apart. "
         "Upgraded: fine-tuned for the same epochs as the pruned model."
     )
     return Table(headers=tuple(headers), rows=tuple(rows), caption=caption)
