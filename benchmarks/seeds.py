@@ -1,0 +1,99 @@
+"""The pipeline with several seeds: how far do its figures spread?
+
+    python benchmarks/seeds.py --params params.yaml --seeds 5
+
+Takes as long as the pipeline, times the number of seeds (digits: about two minutes each on two cores). The images and
+their split are those of ``clean.seed``; what differs is the training (``compute.seed``). Writes a table to
+benchmarks/results/NAME_seeds.md, NAME being the data source. Test accuracies are reported, nothing is chosen by them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MODELS = ("baseline", "baseline_pruned", "upgraded_baseline", "upgraded_baseline_pruned")
+
+
+def run_pipeline(folder: Path, params: dict) -> tuple[dict, dict]:
+    """Run every command but the fetching in a folder that holds ``data``; returns scores and timings."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    for command in ("train", "acdc", "finetune", "evaluate"):
+        subprocess.run([sys.executable, "-m", "vitprune", command], cwd=folder, env=environment(), check=True)
+    return tuple(json.loads((folder / "metrics" / name).read_text()) for name in ("evaluate.json", "timing.json"))
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def table(results: list[tuple[dict, dict]], params: dict, seeds: range) -> str:
+    machine = results[0][1]["machine"]
+    batches = [f"batch_{size}" for size in params["evaluate"]["timing_batch_sizes"]]
+    lines = [
+        f"# {params['data']['source']}, seeds {seeds.start} to {seeds.stop - 1}",
+        "",
+        f"Mean ± standard deviation. {machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}, "
+        f"Python {platform.python_version()}; acdc.tau {params['acdc']['tau']}, "
+        f"{results[0][0]['test_images']} test images.",
+        "",
+        "| model | test loss | accuracy, % | " + " | ".join(f"speed-up, {b.replace('_', ' ')}" for b in batches) + " |",
+        "| --- |" + " ---: |" * (2 + len(batches)),
+    ]
+    for model in MODELS:
+        cells = [
+            spread([scores[model]["loss"] for scores, _ in results], 3),
+            spread([100 * scores[model]["accuracy"] for scores, _ in results]),
+            *(spread([timing[model][batch]["speedup"] for _, timing in results]) for batch in batches),
+        ]
+        lines.append(f"| {model.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    gaps = [
+        100 * (scores["upgraded_baseline_pruned"]["accuracy"] - scores["upgraded_baseline"]["accuracy"])
+        for scores, _ in results
+    ]
+    kept = [scores["circuit"]["edges_kept"] for scores, _ in results]
+    lines += [
+        "",
+        f"Pruned minus upgraded baseline, both fine-tuned: {spread(gaps)} points, seed by seed "
+        f"{', '.join(f'{gap:+.2f}' for gap in gaps)}.",
+        f"Edges kept, seed by seed: {', '.join(map(str, kept))} of {results[0][0]['circuit']['edges']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
+    parser.add_argument("--seeds", type=int, default=5)
+    arguments = parser.parse_args()
+    params = yaml.safe_load(arguments.params.read_text())
+    seeds = range(arguments.seeds)
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        for command in ("download", "clean"):
+            subprocess.run([sys.executable, "-m", "vitprune", command], cwd=folder, env=environment(), check=True)
+        for seed in seeds:
+            params["compute"]["seed"] = seed
+            results.append(run_pipeline(folder, params))
+    target = ROOT / "benchmarks" / "results" / f"{params['data']['source']}_seeds.md"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(table(results, params, seeds))
+    sys.stdout.write(target.read_text())
+
+
+if __name__ == "__main__":
+    main()
