@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from vitprune.commands.clean import clean
-
 from stages import run
+from vitprune.commands.clean import clean
 
 
 def main() -> None:

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from vitprune.commands.download import download
-
 from stages import run
+from vitprune.commands.download import download
 
 
 def main() -> None:

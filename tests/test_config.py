@@ -83,6 +83,8 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
         ("evaluate.timing_batch_sizes", [], r"evaluate\.timing_batch_sizes"),
         ("evaluate.timing_rounds", 2, r"evaluate\.timing_rounds must be greater than or equal to 5, got 2"),
         ("train", 3, r"train must be an object, got 3"),
+        ("compute.seed", 2**64, r"compute\.seed must be less than 4294967296"),
+        ("compute.threads", 10**12, r"compute\.threads must be less than or equal to 1024"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_key(load, key, value, message):

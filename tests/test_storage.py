@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from vitprune.errors import CheckpointError
-from vitprune.storage import atomic_file, atomic_folder, partial_path, read_json, sha256_of, write_json
+from vitprune.errors import CheckpointError, StorageError
+from vitprune.storage import atomic_file, atomic_folder, check_targets, partial_path, read_json, sha256_of, write_json
 
 
 def names_in(folder):
@@ -80,6 +80,41 @@ def test_a_killed_writer_leaves_the_old_folder_and_the_next_one_tidies_up(tmp_pa
         (partial / "new").touch()
     assert names_in(target) == ["new"]
     assert names_in(tmp_path) == ["folder"]
+
+
+def test_a_writer_killed_between_the_two_renames_costs_nothing(tmp_path):
+    target = tmp_path / "folder"
+    with atomic_folder(target) as partial:
+        (partial / "old").touch()
+    target.rename(tmp_path / ".folder.old.partial")
+    with pytest.raises(RuntimeError), atomic_folder(target):
+        raise RuntimeError
+    assert names_in(target) == ["old"]
+
+
+def test_what_cannot_be_written_is_told_by_its_path(tmp_path):
+    (tmp_path / "a.txt").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match=r"folder: is a folder, but a file is to be written there"):
+        write_json(tmp_path / "folder", {})
+    with (
+        pytest.raises(StorageError, match=r"a\.txt: is a file, but a folder is to be written there"),
+        atomic_folder(tmp_path / "a.txt"),
+    ):
+        pass
+    with pytest.raises(StorageError, match=r"b\.json: cannot be written, because .*a\.txt is no folder"):
+        write_json(tmp_path / "a.txt" / "b.json", {})
+    assert (tmp_path / "a.txt").read_text() == "mine"
+    assert names_in(tmp_path) == ["a.txt", "folder"]
+
+
+def test_a_folder_of_the_users_own_files_is_not_replaced(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "cat.jpg").touch()
+    with pytest.raises(StorageError, match=r"photographs: would be replaced as a whole, .*\(cat\.jpg\)"):
+        check_targets(folders=[tmp_path / "photographs"])
+    (tmp_path / "photographs" / "dataset.json").touch()
+    check_targets(folders=[tmp_path / "photographs", tmp_path / "new" / "deeper"])
 
 
 def test_json_refuses_what_is_not_a_number(tmp_path):

@@ -19,8 +19,9 @@ from vitprune.errors import ConfigError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MixingAlpha = Annotated[float, Field(ge=0, le=100)]
 
 
 def _warm_up_message(section: str, warmup_epochs: float, epochs: int) -> str:
@@ -57,7 +58,7 @@ class CleanParams(Section):
     resize: Literal["crop", "stretch"]
     val_fraction: Share
     test_fraction: Share
-    seed: Count
+    seed: Seed
     max_dropped_fraction: Fraction
     empty_classes: Literal["error", "drop"]
 
@@ -98,8 +99,8 @@ class AugmentParams(Section):
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
     noise_std: NonNegative
     erasing: Fraction
-    mixup_alpha: NonNegative
-    cutmix_alpha: NonNegative
+    mixup_alpha: MixingAlpha
+    cutmix_alpha: MixingAlpha
 
 
 class TrainParams(Section):
@@ -131,7 +132,7 @@ class AcdcParams(Section):
     mlp_groups: Positive
     num_images: Positive
     num_reference_images: Positive
-    seed: Count
+    seed: Seed
 
 
 class FinetuneParams(Section):
@@ -161,9 +162,9 @@ class ComputeParams(Section):
     """Where and how the arithmetic runs; ``threads: null`` leaves the number to PyTorch."""
 
     device: str
-    threads: Positive | None
+    threads: Annotated[int, Field(gt=0, le=1024)] | None
     precision: Literal["fp32", "bf16", "fp16"]
-    seed: Count
+    seed: Seed
 
 
 class Params(Section):
@@ -193,7 +194,17 @@ class Params(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2, so that ``1e-05`` (as DVC writes it) is a number and not a string."""
+    """YAML with the numbers of YAML 1.2, so that ``1e-05`` (as DVC writes it) is a number and not a string.
+
+    A key that stands twice is refused, where YAML's own reader would take the last.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -225,11 +236,18 @@ def parse_params(content: dict[str, Any], *, where: str = "params") -> Params:
     """Check params that are already loaded; ``where`` opens the message of the ConfigError that may be raised."""
     try:
         # Through JSON, because strict validation of Python objects refuses a list where a tuple is meant.
-        return Params.model_validate_json(json.dumps(content, default=str))
+        return Params.model_validate_json(json.dumps(_with_text_keys(content), default=str))
     except ValidationError as invalid:
         first, *others = (_sentence(dict(error)) for error in invalid.errors())
         more = f" (and {len(others)} more: {'; '.join(others)})" if others else ""
         raise ConfigError(f"{where}: {first}{more}") from None
+
+
+def _with_text_keys(content: Any) -> Any:
+    """The same content, its keys as text: YAML also has numbers and dates as keys, JSON has not."""
+    if isinstance(content, dict):
+        return {str(key): _with_text_keys(value) for key, value in content.items()}
+    return content
 
 
 def _sentence(error: dict[str, Any]) -> str:

@@ -52,18 +52,18 @@ def set_threads(threads: int | None) -> None:
 def describe_machine(device: torch.device) -> dict[str, str | int]:
     """What a timing cannot be read without: device, threads, versions."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
-def _processor() -> str:
-    """The processor's own name where the system tells, its architecture elsewhere."""
+def _processor(device: torch.device) -> str:
+    """The processor's own name where the system tells, its architecture elsewhere, and what of it computes."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()} CPU"
+    return f"{names[0] if names else platform.processor() or platform.machine()} {device.type.upper()}"

@@ -7,6 +7,7 @@ and what to do next; the commands print it as one line and exit with status 1.
     ├── ConfigError      a parameter is missing, unknown, of the wrong type, or impossible
     ├── DataError        images, archives or packed arrays cannot be used
     │   └── DownloadError    a source cannot be fetched (credentials, network, checksum)
+    ├── StorageError     a file or folder cannot be written
     ├── CheckpointError  a saved model or circuit is missing, broken, or belongs to something else
     ├── CircuitError     a graph, circuit or search was asked for something it cannot do
     ├── TrainingError    training cannot go on (a loss that is not finite, no images)
@@ -28,6 +29,10 @@ class DataError(VitpruneError):
 
 class DownloadError(DataError):
     """A source cannot be fetched."""
+
+
+class StorageError(VitpruneError):
+    """A file or folder cannot be written."""
 
 
 class CheckpointError(VitpruneError):

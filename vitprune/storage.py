@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vitprune.errors import CheckpointError
+from vitprune.errors import CheckpointError, StorageError
+
+MARKS = {"config.json", "circuit.json", "dataset.json", "source.json"}
+"""Every folder that vitprune writes holds one of these."""
 
 
 def partial_path(target: Path) -> Path:
@@ -31,37 +35,85 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it becomes ``target``, on an exception it is removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a path to write to; on success it becomes ``target``, on an exception it is removed.
+
+    Raises StorageError if the system does not let it be written.
+    """
     partial = partial_path(target)
-    _remove(partial)
-    try:
-        yield partial
-        partial.replace(target)
-    except BaseException:
+    with _told_by_path(target):
+        check_targets(files=[target])
+        target.parent.mkdir(parents=True, exist_ok=True)
         _remove(partial)
-        raise
+        try:
+            yield partial
+            partial.replace(target)
+        except BaseException:
+            _remove(partial)
+            raise
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield a new empty folder; on success it replaces ``target``, on an exception it is removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(target)
-    _remove(partial)
-    partial.mkdir()
-    try:
-        yield partial
-        # A folder cannot be replaced by a rename: the old one steps aside first.
-        aside = target.parent / f".{target.name}.old.partial"
-        _remove(aside)
-        if target.exists():
-            target.replace(aside)
-        partial.replace(target)
-        _remove(aside)
-    except BaseException:
+    """Yield a new empty folder; on success it replaces ``target``, on an exception it is removed.
+
+    A folder cannot be replaced in one step: the old one steps aside first. If the process is killed just then, the
+    next writer puts it back. Raises StorageError if the system does not let it be written.
+    """
+    partial, aside = partial_path(target), target.parent / f".{target.name}.old.partial"
+    with _told_by_path(target):
+        if target.exists() and not target.is_dir():
+            raise StorageError(f"{target}: is a file, but a folder is to be written there; give another path")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if aside.exists() and not target.exists():
+            aside.replace(target)
         _remove(partial)
-        raise
+        _remove(aside)
+        partial.mkdir()
+        try:
+            yield partial
+            if target.exists():
+                target.replace(aside)
+            partial.replace(target)
+        except BaseException:
+            if aside.exists() and not target.exists():
+                aside.replace(target)
+            _remove(partial)
+            raise
+        _remove(aside)
+
+
+def check_targets(*, files: Iterable[Path] = (), folders: Iterable[Path] = ()) -> None:
+    """Refuse, before any work is done, targets that could not be written or that hold something of the user's.
+
+    Raises StorageError for a file that is a folder, a folder that is a file, a parent that is no folder, and a folder
+    with files in it that vitprune did not write.
+    """
+    for target in (*files, *folders):
+        parent = next(folder for folder in target.absolute().parents if folder.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            raise StorageError(f"{target}: cannot be written, because {parent} is no folder that may be written to")
+    for target in files:
+        if target.is_dir():
+            raise StorageError(f"{target}: is a folder, but a file is to be written there; give another path")
+    for target in folders:
+        if target.exists() and not target.is_dir():
+            raise StorageError(f"{target}: is a file, but a folder is to be written there; give another path")
+        if target.is_dir():
+            names = {path.name for path in target.iterdir()}
+            if names and not names & MARKS:
+                raise StorageError(
+                    f"{target}: would be replaced as a whole, but holds files that vitprune did not write "
+                    f"({', '.join(sorted(names)[:3])}); give another folder, or empty this one"
+                )
+
+
+@contextmanager
+def _told_by_path(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"{target}: cannot be written ({reason}); give another path, or make room") from error
 
 
 def write_text(path: Path, content: str) -> None:

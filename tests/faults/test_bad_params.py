@@ -16,6 +16,7 @@ def project(tmp_path):
     for name in ("data/raw", "data/clean", "models/baseline", "models/pruned"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "earlier").write_text("kept")
+        (tmp_path / name / "config.json").write_text("{}")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     return tmp_path
 

@@ -1,6 +1,7 @@
 """A process may be killed at any moment: what was there stays, and nothing goes on writing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+# DVC starts a stage through the user's shell; some shells stay between the two, as one with a trap does.
 PARENT = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+command = {"none": [sys.executable, "-c", sys.argv[1]]}.get(sys.argv[2])
+if command is None:
+    script = 'trap : TERM; "$0" -c "$1"; true'
+    command = [sys.argv[2], "-c", script, sys.executable, sys.argv[1]]
+child = subprocess.Popen(command, stdout=subprocess.PIPE)
 print(child.stdout.readline().decode().strip(), flush=True)
 child.wait()
 """
@@ -39,9 +45,12 @@ def is_running(pid):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
-def test_a_stage_stops_when_the_process_that_started_it_is_killed():
+@pytest.mark.parametrize("shell", ["none", "sh", "bash"])
+def test_a_stage_stops_when_the_process_that_started_it_is_killed(shell):
+    if shell != "none" and shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PARENT, STAGE]
+    command = [sys.executable, "-c", PARENT, STAGE, shell]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
         stage = int(parent.stdout.readline())
         assert is_running(stage)

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,15 +43,24 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def environment(self) -> dict[str, str]:
+        """That of a user who activated the virtual environment."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
+
+    def start(self, *command: str) -> "Background":
+        """A command that goes on in the background."""
+        return Background(command, self.folder, self.environment())
+
     def run(self, *command: str, fails: bool = False) -> str:
-        """Standard output and error of a command, which must succeed, or fail with exit status 1 if ``fails``."""
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "DVC_NO_ANALYTICS": "1",
-            "OMP_NUM_THREADS": "2",
-        }
+        """Standard output and error of a command, which must succeed, or fail if ``fails``."""
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         output = done.stdout + done.stderr
         assert bool(done.returncode) == fails, output
@@ -71,6 +82,45 @@ class Workspace:
         """Commit everything that git does not ignore."""
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+class Background:
+    """A process that can be killed while it runs, and the stages that it started."""
+
+    def __init__(self, command: tuple[str, ...], folder: Path, environment: dict[str, str]) -> None:
+        self.log = folder.parent / f"{folder.name}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        self.folder = folder
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text()
+
+    def stages(self) -> list[int]:
+        """Process numbers of stages that run in this workspace."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                is_stage = b"stages." in (process / "cmdline").read_bytes()
+                if is_stage and (process / "cwd").resolve() == self.folder.resolve():
+                    found.append(int(process.name))
+            except OSError:
+                continue
+        return found
+
+    def kill(self) -> None:
+        """Kill the process itself, as the kernel would when memory is short."""
+        self.process.kill()
+        self.process.wait()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Return when ``condition`` holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
 
 
 def clone(folder: Path) -> Workspace:

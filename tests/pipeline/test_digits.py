@@ -7,6 +7,9 @@ import re
 
 import pytest
 
+from tests.pipeline.conftest import wait_for
+from vitprune.storage import sha256_of
+
 pytestmark = pytest.mark.slow
 
 STAGES = ["download", "clean", "train", "acdc", "finetune", "evaluate"]
@@ -123,3 +126,45 @@ def test_dvc_draws_the_plots(digits):
     html = (digits.folder / "drawn" / "index.html").read_text()
     for title in ("Loss of the baseline", "fine-tuned", "Learning rate", "gradient_flow.png"):
         assert title in html
+
+
+def fingerprint(workspace):
+    """The content of every output."""
+    folders = ("data", "models", "metrics", "plots")
+    files = [path for folder in folders for path in (workspace.folder / folder).rglob("*") if path.is_file()]
+    return {path.relative_to(workspace.folder).as_posix(): sha256_of(path) for path in files}
+
+
+@pytest.fixture
+def clean_digits(digits):
+    """The shared clone, back at its commit with the outputs of that run."""
+    digits.run("git", "reset", "--hard", "--quiet")
+    digits.run("dvc", "checkout", "--quiet")
+    return digits
+
+
+def test_a_bad_parameter_costs_no_earlier_output(clean_digits):
+    digits = clean_digits
+    before = fingerprint(digits)
+    for change in ("acdc.tau=-1", "train.epochs=0", "model.num_heads=3", "data.source=mnist"):
+        output = digits.run("dvc", "exp", "run", "-S", change, fails=True)
+        assert f"error: params.yaml: {change.split('=')[0].replace('num_heads', 'd_model')}" in output
+        assert "Traceback" not in output
+        assert fingerprint(digits) == before
+        digits.run("git", "reset", "--hard", "--quiet")
+
+
+def test_a_killed_run_costs_no_earlier_output_and_the_next_one_goes_through(clean_digits):
+    digits = clean_digits
+    before = fingerprint(digits)
+    digits.set_params({"train.epochs": 500})
+    dvc = digits.start("dvc", "repro", "train")
+    try:
+        wait_for(lambda: "epoch 2" in dvc.output())
+        dvc.kill()
+        wait_for(lambda: not dvc.stages())
+    finally:
+        dvc.kill()
+        digits.run("git", "checkout", "--quiet", "params.yaml")
+    assert fingerprint(digits) == before
+    assert stages_run(digits.run("dvc", "repro", "train")) == []

@@ -54,13 +54,14 @@ class Ablation:
         if len(images) == 0:
             raise CircuitError("mean ablation needs at least one reference image, got none")
         zero = cls.zero(model)
-        # Summed in double precision, so that the means do not depend on how the images are batched.
-        totals = [torch.zeros_like(part, dtype=torch.float64) for part in (zero.embed, *zero.heads, *zero.neurons)]
+        # Summed in double precision where the device has it, so that the means do not depend on the batching.
+        precise = torch.float32 if images.device.type == "mps" else torch.float64
+        totals = [torch.zeros_like(part, dtype=precise) for part in (zero.embed, *zero.heads, *zero.neurons)]
         num_layers = model.config.num_layers
         for batch in images.split(BATCH_SIZE):
             for name, layer, values in _activations(model, batch):
                 place = {"embed": 0, "heads": 1 + layer, "neurons": 1 + num_layers + layer}[name]
-                totals[place] += values.sum(dim=0, dtype=torch.float64)
+                totals[place] += values.sum(dim=0, dtype=precise)
         embed, *rest = ((total / len(images)).to(zero.embed.dtype) for total in totals)
         return cls(kind="mean", embed=embed, heads=tuple(rest[:num_layers]), neurons=tuple(rest[num_layers:]))
 

@@ -7,8 +7,6 @@ import typer
 
 from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, TimingFile
 
-VAL_BATCH_SIZE = 256
-
 
 def acdc(
     params: ParamsFile = Path("params.yaml"),
@@ -40,9 +38,10 @@ def acdc(
     from vitprune.model.predict import predict
     from vitprune.model.score import score
     from vitprune.pruning import compact, describe_removal
-    from vitprune.storage import atomic_folder, write_json
+    from vitprune.storage import atomic_folder, check_targets, write_json
 
     options, device = open_params(params)
+    check_targets(files=[metrics, timing], folders=[circuit, pruned])
     packed = load_packed(data)
     saved = load_for(baseline, options, packed, device)
     search = options.acdc
@@ -69,7 +68,7 @@ def acdc(
     small = compact(model, found)
 
     full, masked, dense = (
-        predict(answering, packed.val.images, saved.preprocessing, VAL_BATCH_SIZE, device)
+        predict(answering, packed.val.images, saved.preprocessing, device=device)
         for answering in (model, found.as_module(model), small)
     )
     with atomic_folder(circuit) as partial:

@@ -16,9 +16,10 @@ def clean(
     from vitprune.commands.terminal import progress
     from vitprune.config import load_params
     from vitprune.data.cleaning import clean as clean_raw
-    from vitprune.storage import write_json
+    from vitprune.storage import check_targets, write_json
 
     options = load_params(params)
+    check_targets(files=[metrics], folders=[out])
     with progress("decode") as on_progress:
         counts = clean_raw(raw, out, options.data, options.clean, on_progress)
     logging.getLogger(__name__).info(

@@ -11,9 +11,10 @@ def download(params: ParamsFile = Path("params.yaml"), out: OutFolder = Path("da
     from vitprune.config import load_params
     from vitprune.data.raw import write_source
     from vitprune.data.sources import fetch
-    from vitprune.storage import atomic_folder
+    from vitprune.storage import atomic_folder, check_targets
 
     data = load_params(params).data
+    check_targets(folders=[out])
     with atomic_folder(out) as partial, progress(f"download {data.source}") as on_progress:
         names = fetch(data, partial, on_progress)
         write_source(partial, data, names)

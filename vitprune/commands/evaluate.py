@@ -34,9 +34,10 @@ def evaluate(
     from vitprune.model.score import score
     from vitprune.report.confusion import draw_confusion, write_confusion
     from vitprune.report.markdown import to_markdown
-    from vitprune.storage import write_json, write_text
+    from vitprune.storage import check_targets, write_json, write_text
 
     options, device = open_params(params)
+    check_targets(files=[metrics, timing, table, confusion])
     packed = load_packed(data)
     saved = {name: load_for(models / folder, options, packed, device) for name, folder in measuring.FOLDERS.items()}
     circuit = Circuit.load(models / "circuit", device)
@@ -56,6 +57,7 @@ def evaluate(
     scores[CIRCUIT] = score(masked_logits, test.labels).as_metrics() | {
         "edges": len(circuit.graph.edges),
         "edges_kept": len(circuit.kept),
+        "edges_on_paths": len(circuit.closed().kept),
     }
     scores |= {"dataset": options.data.source, "test_images": len(test), "seed": options.compute.seed}
     times = measuring.time_all(saved, packed, options.evaluate, device)

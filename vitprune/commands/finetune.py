@@ -27,10 +27,12 @@ def finetune(
     from vitprune.commands.context import load_for, open_params
     from vitprune.data import load_packed
     from vitprune.model import save_model
-    from vitprune.storage import write_json
+    from vitprune.storage import check_targets, write_json
     from vitprune.training.history import write_history
 
+    histories = {name: history.with_stem(f"{history.stem}_{name}") for name in ("baseline", "pruned")}
     options, device = open_params(params)
+    check_targets(files=[metrics, timing, *histories.values()], folders=[out / name for name in histories])
     packed = load_packed(data)
     # Both are loaded before either is trained: a missing one is noticed at once.
     models = {
@@ -41,11 +43,9 @@ def finetune(
         name: fitting.fit(saved, packed, options, options.finetune, device, description=f"finetune {name}")
         for name, saved in models.items()
     }
+    scores = {name: fitting.metrics_of(saved, results[name], packed, device) for name, saved in models.items()}
     for name, saved in models.items():
         save_model(out / name, saved)
-        write_history(history.with_stem(f"{history.stem}_{name}"), results[name].history)
-    write_json(
-        metrics,
-        {name: fitting.metrics_of(saved, results[name], packed, options, device) for name, saved in models.items()},
-    )
+        write_history(histories[name], results[name].history)
+    write_json(metrics, scores)
     write_json(timing, {name: fitting.timing_of(result, device) for name, result in results.items()})

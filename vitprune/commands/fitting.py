@@ -45,19 +45,17 @@ def fit(
         )
 
 
-def scores_on(saved: SavedModel, split: Split, params: Params, device: torch.device) -> dict[str, float]:
+def scores_on(saved: SavedModel, split: Split, device: torch.device) -> dict[str, float]:
     """Loss and accuracies of a model on a split, as metrics."""
-    logits = predict(saved.model, split.images, saved.preprocessing, params.evaluate.batch_size, device)
+    logits = predict(saved.model, split.images, saved.preprocessing, device=device)
     return score(logits, split.labels).as_metrics()
 
 
-def metrics_of(
-    saved: SavedModel, result: TrainingResult, packed: PackedData, params: Params, device: torch.device
-) -> dict[str, Any]:
+def metrics_of(saved: SavedModel, result: TrainingResult, packed: PackedData, device: torch.device) -> dict[str, Any]:
     """Scores of the best weights on both splits that training saw, and the epoch they come from."""
     return {
-        "train": scores_on(saved, packed.train, params, device),
-        "val": scores_on(saved, packed.val, params, device),
+        "train": scores_on(saved, packed.train, device),
+        "val": scores_on(saved, packed.val, device),
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
     }

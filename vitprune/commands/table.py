@@ -26,8 +26,10 @@ def table(
     scores, times = read_json(metrics), read_json(timing)
     try:
         results = model_table(scores, times)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{metrics}, {timing}: {error} is missing; run the evaluate stage again") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{metrics}, {timing}: not the figures of an evaluation ({error!r}); run the evaluate stage again"
+        ) from error
     show_table(results)
     if fill is not None:
         fill_marks(fill, "results", to_markdown(results))

@@ -49,6 +49,15 @@ def report_errors() -> Iterator[None]:
     except VitpruneError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
+    except RuntimeError as error:
+        # By its name, because importing torch to catch it would cost every command two seconds.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        sys.stderr.write(
+            "error: the device ran out of memory; lower acdc.num_images, evaluate.batch_size or "
+            "evaluate.timing_batch_sizes, or set compute.device to cpu\n"
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)

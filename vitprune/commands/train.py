@@ -29,10 +29,11 @@ def train(
     from vitprune.data import load_packed
     from vitprune.model import Preprocessing, SavedModel, ViT, save_model
     from vitprune.report.gradient_flow import draw_gradient_flow
-    from vitprune.storage import write_json
+    from vitprune.storage import check_targets, write_json
     from vitprune.training.history import write_gradient_flow, write_history
 
     options, device = open_params(params)
+    check_targets(files=[metrics, timing, history, gradient_flow], folders=[out])
     packed = load_packed(data)
     model = ViT(vit_config(options, packed))
     model.initialise(torch.Generator().manual_seed(options.compute.seed))
@@ -40,9 +41,10 @@ def train(
     saved = SavedModel(model=model, preprocessing=preprocessing, class_names=packed.class_names)
     result = fitting.fit(saved, packed, options, options.train, device, description="train")
 
+    scores = fitting.metrics_of(saved, result, packed, device)
     save_model(out, saved)
     write_history(history, result.history)
     write_gradient_flow(gradient_flow, result.gradient_flow)
     draw_gradient_flow(gradient_flow.with_suffix(".png"), result.gradient_flow)
-    write_json(metrics, fitting.metrics_of(saved, result, packed, options, device))
+    write_json(metrics, scores)
     write_json(timing, fitting.timing_of(result, device))

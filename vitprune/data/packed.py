@@ -94,7 +94,7 @@ def load_packed(folder: Path) -> PackedData:
     try:
         dataset = _Dataset.model_validate(read_json(path))
     except CheckpointError as error:
-        raise DataError(f"{error}; that is the clean stage (vitprune clean)") from None
+        raise DataError(str(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -86,5 +86,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> SavedModel:
         raise CheckpointError(
             f"{folder / WEIGHTS}: does not fit {CONFIG} ({reason[:200]}); run its stage again"
         ) from error
+    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        raise CheckpointError(f"{folder / WEIGHTS}: holds weights that are not finite; train again")
     model.eval().to(device)
     return SavedModel(model=model, preprocessing=preprocessing, class_names=class_names)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from vitprune.model.checkpoint import Preprocessing
 
+BATCH_SIZE = 256
+"""Images at a time where nothing else is asked for; the answers do not depend on it."""
+
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
@@ -33,8 +36,8 @@ def predict(
     model: nn.Module,
     images: NDArray[np.uint8] | Tensor,
     preprocessing: Preprocessing,
-    batch_size: int,
-    device: torch.device | str,
+    batch_size: int = BATCH_SIZE,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Logits ``(N, num_classes)``, float32 and on ``device``, of uint8 images ``(N, c, height, width)``.
 

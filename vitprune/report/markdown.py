@@ -23,7 +23,10 @@ def fill(path: Path, name: str, content: str) -> None:
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if not path.is_file():
         raise DataError(f"{path}: no such file to fill a table into")
-    text = path.read_text("utf-8")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no text file in UTF-8 ({error.reason})") from error
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise DataError(f"{path}: needs one line {begin} and after it one line {end}")
     before, rest = text.split(begin)

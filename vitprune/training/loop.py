@@ -118,6 +118,11 @@ def _train_epochs(
     for epoch in range(1, epochs + 1):
         trained = run.train_epoch(epoch)
         val_score = _score_on(run, val)
+        if not math.isfinite(val_score.loss):
+            raise TrainingError(
+                f"epoch {epoch}: the validation loss is not finite ({val_score.loss}, learning rate "
+                f"{trained.learning_rate:.3g}); lower the learning rate"
+            )
         record = EpochRecord(
             epoch=epoch,
             train_loss=trained.loss,
