@@ -38,7 +38,7 @@ def test_finds_the_same_circuit_as_brute_force(seed, granularity, kind, split, g
 def middling_tau(model, images, **options):
     """A threshold that about half of the tested edges or nodes pass, whatever random numbers made the model."""
     trace = acdc(model, images, tau=0.0, **options).trace
-    return statistics.median(d.kl_after - d.kl_before for d in trace if d.kl_after - d.kl_before > 1e-9)
+    return statistics.median(d.after - d.before for d in trace if d.after - d.before > 1e-9)
 
 
 @pytest.mark.parametrize("granularity", ["edge", "node", "node-edge"])
@@ -59,7 +59,7 @@ def test_single_precision_takes_the_same_decisions_away_from_ties():
     graph, ablation = Graph.of(model), Ablation.mean(model, images)
     circuit = acdc(model, images, graph=graph, ablation=ablation, tau=0.003)
     tested = [decision for decision in circuit.trace if decision.action != "unreachable"]
-    assert min(abs(decision.kl_after - decision.kl_before - 0.003) for decision in tested) > 1e-6
+    assert min(abs(decision.after - decision.before - 0.003) for decision in tested) > 1e-6
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, 0.003, "edge")
 
 
@@ -71,7 +71,7 @@ def test_the_trace_tells_every_edge_once_and_follows_the_rule():
     assert {d.action for d in circuit.trace} == {"removed", "kept", "unreachable"}
     for decision in circuit.trace:
         if decision.action != "unreachable":
-            assert (decision.kl_after - decision.kl_before < 0.05) == (decision.action == "removed")
+            assert (decision.after - decision.before < 0.05) == (decision.action == "removed")
     receivers = list(dict.fromkeys(d.receiver for d in circuit.trace))
     assert receivers == [receiver.name for receiver in reversed(circuit.graph.receivers)]
 
@@ -81,7 +81,7 @@ def test_the_removals_in_a_trace_replay_to_the_circuits_kl():
     images = random_images(model)
     circuit = acdc(model, images, tau=0.01)
     last = [decision for decision in circuit.trace if decision.action == "removed"][-1]
-    assert circuit.kl == pytest.approx(last.kl_after, abs=1e-9)
+    assert circuit.kl == pytest.approx(last.after, abs=1e-9)
 
 
 def test_a_threshold_of_zero_keeps_what_hurts_and_a_huge_one_keeps_nothing():

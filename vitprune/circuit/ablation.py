@@ -1,37 +1,50 @@
 """What a removed edge carries instead of its sender's output, frozen before any search.
 
-Legend of dimensions: t tokens, d width of the stream, h heads of a layer, k width of a head, n neurons of a layer.
+Legend of dimensions: b images, t tokens, d width of the stream, h heads of a layer, k width of a head, n neurons.
 
-The values are kept where they are smallest, before the output projections: they then serve heads, whole MLPs and any
-grouping of neurons, and can be folded into a smaller model.
+Zero and mean ablation carry the same for every image and can be folded into a smaller model. Resample and noise
+ablation carry what the sender makes of another image, or of the same image with noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from einops import einsum, rearrange
 from torch import Tensor
 
+from vitprune.circuit.activations import Activations, run_whole
 from vitprune.circuit.graph import Graph
+from vitprune.circuit.stages import Stages
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 BATCH_SIZE = 256
 """Images that go through the model at once while means are taken; the result does not depend on it."""
 
+AblationKind = Literal["zero", "mean", "resample", "noise"]
+FOLDABLE = ("zero", "mean")
+"""The kinds that are the same for every image, so that a smaller model can have them in its biases."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """Replacement values: ``embed (t, d)``, for each layer ``heads (h, t, k)`` and ``neurons (t, n)``."""
+    """Replacement values, made by one of the class methods.
 
-    kind: Literal["zero", "mean"]
+    For ``zero`` and ``mean``: ``embed (t, d)``, for each layer ``heads (h, t, k)`` and ``neurons (t, n)``. The others
+    have empty ones. ``resample`` has its source images in ``sources (b, c, height, width)``; ``noise`` has the noise's
+    standard deviation ``std``, in units of the normalised images, and its ``seed``.
+    """
+
+    kind: AblationKind
     embed: Tensor
-    heads: tuple[Tensor, ...]
-    neurons: tuple[Tensor, ...]
+    heads: tuple[Tensor, ...] = ()
+    neurons: tuple[Tensor, ...] = ()
+    sources: Tensor = field(default_factory=lambda: torch.empty(0))
+    std: float = 0.0
+    seed: int = 0
 
     @classmethod
     def zero(cls, model: ViT) -> Ablation:
@@ -45,54 +58,119 @@ class Ablation:
         )
 
     @classmethod
-    @torch.no_grad()
     def mean(cls, model: ViT, images: Tensor) -> Ablation:
         """Removed edges carry their sender's mean over ``images (b, c, height, width)``, token by token.
 
-        Raises CircuitError if there are no images.
+        Raises CircuitError if there are no images or the model cannot take them.
         """
-        if len(images) == 0:
-            raise CircuitError("mean ablation needs at least one reference image, got none")
+        _check_reference("mean", model, images)
         zero = cls.zero(model)
         # Summed in double precision where the device has it, so that the means do not depend on the batching.
         precise = torch.float32 if images.device.type == "mps" else torch.float64
         totals = [torch.zeros_like(part, dtype=precise) for part in (zero.embed, *zero.heads, *zero.neurons)]
-        num_layers = model.config.num_layers
         for batch in images.split(BATCH_SIZE):
-            for name, layer, values in _activations(model, batch):
-                place = {"embed": 0, "heads": 1 + layer, "neurons": 1 + num_layers + layer}[name]
-                totals[place] += values.sum(dim=0, dtype=precise)
+            found = run_whole(model, batch)
+            parts = (found.embed, *(heads.transpose(0, 1) for heads in found.heads), *found.neurons)
+            for total, part in zip(totals, parts, strict=True):
+                total += part.sum(dim=0, dtype=precise)
         embed, *rest = ((total / len(images)).to(zero.embed.dtype) for total in totals)
-        return cls(kind="mean", embed=embed, heads=tuple(rest[:num_layers]), neurons=tuple(rest[num_layers:]))
+        layers = model.config.num_layers
+        return cls(kind="mean", embed=embed, heads=tuple(rest[:layers]), neurons=tuple(rest[layers:]))
+
+    @classmethod
+    def resample(cls, model: ViT, images: Tensor, seed: int = 0) -> Ablation:
+        """Removed edges carry what their sender makes of another image: one of ``images``, shuffled by ``seed``.
+
+        The i-th image that a circuit is run on is paired with the i-th of the shuffled ones, and so on from the start
+        again. No image is paired with itself when the circuit is run on ``images`` themselves.
+
+        Raises CircuitError for fewer than two images or images that the model cannot take.
+        """
+        _check_reference("resample", model, images)
+        if len(images) < 2:
+            raise CircuitError("resample ablation needs at least two reference images, got one")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        partner = torch.empty_like(order)
+        # One cycle through all images: everyone's partner is somebody else.
+        partner[order] = order.roll(1)
+        return cls(
+            kind="resample", embed=images.new_empty(0), sources=images[partner.to(images.device)].clone(), seed=seed
+        )
+
+    @classmethod
+    def noise(cls, model: ViT, std: float, seed: int = 0) -> Ablation:
+        """Removed edges carry what their sender makes of the same image with Gaussian noise added to its pixels.
+
+        ``std`` is in units of the normalised images; the i-th image always gets the same noise. Raises CircuitError for
+        a deviation that is not above zero.
+        """
+        if not (math.isfinite(std) and std > 0):
+            raise CircuitError(f"the noise's standard deviation must be a finite number above 0, got {std}")
+        return cls(kind="noise", embed=model.positions.detach().new_empty(0), std=std, seed=seed)
+
+    @property
+    def foldable(self) -> bool:
+        """Whether removed edges carry the same for every image, so that a smaller model can have it in its biases."""
+        return self.kind in FOLDABLE
+
+    def check(self, model: ViT) -> None:
+        """CircuitError if the values were made for a model of another shape."""
+        config = model.config
+        if not self.foldable:
+            if self.kind == "resample":
+                _check_reference("resample", model, self.sources)
+            return
+        shapes = [tuple(part.shape) for part in (self.embed, *self.heads, *self.neurons)]
+        expected = [(config.num_tokens, config.d_model)]
+        expected += [(heads, config.num_tokens, config.d_head) for heads in config.layer_heads]
+        expected += [(config.num_tokens, neurons) for neurons in config.layer_neurons]
+        if shapes != expected:
+            raise CircuitError(
+                f"the ablation was made for another model: this one has heads {list(config.layer_heads)}, neurons "
+                f"{list(config.layer_neurons)}, {config.num_tokens} tokens and width {config.d_model}"
+            )
+
+    @torch.no_grad()
+    def activations(self, model: ViT, images: Tensor, first: int = 0) -> Activations:
+        """What stands in for the activations of removed senders on ``images``, the first of which is number ``first``.
+
+        Raises CircuitError if the ablation was made for another model.
+        """
+        self.check(model)
+        if self.foldable:
+            return Activations(
+                embed=self.embed[None],
+                heads=tuple(heads[:, None] for heads in self.heads),
+                neurons=tuple(neurons[None] for neurons in self.neurons),
+            )
+        places = torch.arange(first, first + len(images))
+        if self.kind == "resample":
+            return run_whole(model, self.sources[(places % len(self.sources)).to(self.sources.device)])
+        noises = [
+            torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(self.seed * 1_000_003 + place))
+            for place in places.tolist()
+        ]
+        return run_whole(model, images + self.std * torch.stack(noises).to(images))
 
     @torch.no_grad()
     def writes(self, model: ViT, graph: Graph) -> Tensor:
-        """What each sender of ``graph`` adds to the stream when its edges are removed, ``(senders, t, d)``."""
-        if [len(heads) for heads in self.heads] != list(graph.layer_heads) or [
-            values.shape[1] for values in self.neurons
-        ] != list(graph.layer_neurons):
-            raise CircuitError(f"the ablation was made for another model than this graph's ({graph.describe()})")
-        writes = [self.embed[None]]
-        for layer, block in enumerate(model.blocks):
-            if block.attention is not None:
-                weight = rearrange(block.attention.out.weight, "d (h k) -> h k d", h=graph.layer_heads[layer])
-                writes.append(einsum(self.heads[layer], weight, "h t k, h k d -> h t d"))
-            if block.mlp is not None:
-                values, weight = self.neurons[layer], block.mlp.out.weight
-                writes += [(values[:, group] @ weight[:, group].T)[None] for group in graph.group_slices(layer)]
-        return torch.cat(writes)
+        """What each sender of ``graph`` adds to the stream when its edges are removed, ``(senders, t, d)``.
+
+        Raises CircuitError if that differs from image to image, or for another model.
+        """
+        if not self.foldable:
+            raise CircuitError(f"{self.kind} ablation differs from image to image; use zero or mean here")
+        stages = Stages(model, graph)
+        return stages.send_all(stages.by_stage(self.activations(model, self.embed)))[:, 0]
 
 
-def _activations(model: ViT, images: Tensor) -> Iterator[tuple[str, int, Tensor]]:
-    """Yield what the parts of an Ablation are means of, for each image: name, layer, values ``(b, ...)``."""
-    stream = model.embed(images)
-    yield "embed", 0, stream
-    for layer, block in enumerate(model.blocks):
-        if block.attention is not None:
-            gathered = block.attention.heads(stream)
-            yield "heads", layer, gathered
-            stream = stream + block.attention.out(rearrange(gathered, "b h t k -> b t (h k)"))
-        if block.mlp is not None:
-            neurons = block.mlp.neurons(stream)
-            yield "neurons", layer, neurons
-            stream = stream + block.mlp.out(neurons)
+def _check_reference(kind: str, model: ViT, images: Tensor) -> None:
+    if len(images) == 0:
+        raise CircuitError(f"{kind} ablation needs at least one reference image, got none")
+    config = model.config
+    expected = (config.in_channels, config.image_size, config.image_size)
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+        raise CircuitError(
+            f"{kind} ablation: the model takes reference images (batch, {', '.join(map(str, expected))}), got "
+            f"{tuple(images.shape)}"
+        )

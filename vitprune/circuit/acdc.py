@@ -11,17 +11,23 @@ always against the full model and with the same τ.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.circuit import ALL_RECEIVERS, Circuit, Decision
+from vitprune.circuit.circuit import Circuit, scores_of_trace
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.incremental import IncrementalEvaluator, Place
+from vitprune.circuit.incremental import IncrementalEvaluator
+from vitprune.circuit.journal import Journal
 from vitprune.circuit.masked import check_images
+from vitprune.circuit.metrics import MetricName, metric_named
+from vitprune.circuit.search import Search, SearchProgress
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
@@ -36,102 +42,118 @@ def acdc(
     graph: Graph | None = None,
     ablation: Ablation | None = None,
     granularity: Granularity = "edge",
-    on_progress: Callable[[int, int], None] | None = None,
+    metric: MetricName = "kl",
+    labels: Tensor | None = None,
+    batch_size: int | None = None,
+    on_progress: Callable[[SearchProgress], None] | None = None,
+    journal: Path | None = None,
 ) -> Circuit:
     """Find the circuit of ``model`` on normalised ``images (b, c, height, width)``.
 
-    ``graph`` defaults to ``Graph.of(model)`` and ``ablation`` to the mean over ``images``; ``tau`` is in nats.
-    ``on_progress`` is told how many edges are decided and how many there are. The model must be in evaluation mode.
+    ``graph`` defaults to ``Graph.of(model)`` and ``ablation`` to the mean over ``images``; ``tau`` is in units of the
+    metric (nats for KL). ``labels (b,)`` serve the other metrics and default to the model's own answers. ``batch_size``
+    bounds the images whose activations are held at once: with fewer than there are images the search needs less memory
+    and more time, with a multiple of them it evaluates several candidates together, which pays on an accelerator. With
+    ``journal``, decisions are written to that file, and a search that was interrupted goes on from there. The model
+    must be in evaluation mode.
 
     Raises CircuitError for a τ below zero, no images, images of another shape, a graph of another model, an unknown
-    granularity, or logits that are not finite.
+    granularity or metric, or logits that are not finite.
     """
+    graph, ablation = check_search(model, images, tau, graph, ablation, granularity, metric, batch_size)
+    evaluator = IncrementalEvaluator(
+        model,
+        images,
+        graph,
+        graph.all_edges,
+        ablation,
+        metric=metric,
+        labels=labels,
+        batch_size=batch_size,
+        candidates=candidates_in(batch_size, len(images)),
+    )
+    key = search_key(model, images, labels, graph, ablation, (tau, granularity, metric, batch_size))
+    written = Journal(journal, key)
+    search = Search(evaluator, tau, on_progress=on_progress, journal=written)
+    try:
+        if granularity != "edge":
+            search.over_nodes()
+        if granularity != "node":
+            search.over_edges()
+    finally:
+        written.close()
+    return circuit_of(search, f"acdc-{granularity}", metric)
+
+
+def circuit_of(search: Search, method: str, metric: MetricName) -> Circuit:
+    """The result of a search that has come to its end; its KL is computed from scratch."""
+    evaluator = search.evaluator
+    circuit = Circuit(
+        graph=evaluator.graph,
+        keep_mask=evaluator.keep_mask,
+        ablation=evaluator.ablation,
+        kl=math.nan,
+        method=method,
+        metric=metric,
+        tau=search.tau,
+        scores=scores_of_trace(evaluator.graph, search.trace),
+        trace=tuple(search.trace),
+    )
+    return circuit.measured(evaluator.model, evaluator.images, evaluator.full_logits)
+
+
+def check_search(
+    model: ViT,
+    images: Tensor,
+    tau: float,
+    graph: Graph | None,
+    ablation: Ablation | None,
+    granularity: str,
+    metric: str,
+    batch_size: int | None,
+) -> tuple[Graph, Ablation]:
+    """The graph and the ablation of a search; CircuitError if something about the call is wrong."""
     if not (math.isfinite(tau) and tau >= 0):
         raise CircuitError(f"tau must be a finite number of at least 0, got {tau}")
     if granularity not in get_args(Granularity):
         raise CircuitError(f"granularity must be one of {', '.join(get_args(Granularity))}, got {granularity!r}")
+    metric_named(metric)
+    if batch_size is not None and batch_size < 1:
+        raise CircuitError(f"batch_size must be at least 1, got {batch_size}")
+    return check_model(model, images, graph, ablation)
+
+
+def check_model(model: ViT, images: Tensor, graph: Graph | None, ablation: Ablation | None) -> tuple[Graph, Ablation]:
+    """The graph and the ablation of a call; CircuitError if model, images, graph and ablation do not go together."""
     check_images(model, images)
     if model.training:
         raise CircuitError("the model is in training mode: call model.eval() first, or dropout would blur the search")
     graph = graph or Graph.of(model)
     graph.check(model)
     ablation = ablation or Ablation.mean(model, images)
-    evaluator = IncrementalEvaluator(model, images, graph, graph.all_edges, ablation.writes(model, graph))
-    search = _Search(evaluator, tau, on_progress)
-    if granularity != "edge":
-        search.over_nodes()
-    if granularity != "node":
-        search.over_edges()
-    evaluator.refresh()
-    return Circuit(
-        graph=graph,
-        keep_mask=evaluator.keep_mask,
-        ablation=ablation,
-        kl=evaluator.kl,
-        method=f"acdc-{granularity}",
-        tau=tau,
-        trace=tuple(search.trace),
-    )
+    ablation.check(model)
+    return graph, ablation
 
 
-class _Search:
-    """The greedy walk; its state is the evaluator's circuit and the decisions so far."""
+def candidates_in(batch_size: int | None, images: int) -> int:
+    """How many candidates are evaluated together."""
+    return 1 if batch_size is None else max(1, batch_size // images)
 
-    def __init__(
-        self, evaluator: IncrementalEvaluator, tau: float, on_progress: Callable[[int, int], None] | None
-    ) -> None:
-        self.evaluator, self.graph, self.tau = evaluator, evaluator.graph, tau
-        self.trace: list[Decision] = []
-        self._on_progress = on_progress
 
-    def over_nodes(self) -> None:
-        """Decide on every head and MLP, the latest first."""
-        done, total = 0, len(self.graph.senders) - 1
-        for stage in reversed(range(1, self.graph.last_stage)):
-            self.evaluator.refresh()
-            for column in reversed(self.graph.stage_senders[stage]):
-                rows = self.evaluator.keep_mask[:, column].nonzero().flatten().tolist()
-                if self._decide([(row, column) for row in rows], bool(self.evaluator.live[column]), ALL_RECEIVERS):
-                    self._drop_inputs(column)
-                done += 1
-                self._report(done, total)
-
-    def over_edges(self) -> None:
-        """Decide on every edge that is still there, the latest receiver first."""
-        done, total = 0, int(self.evaluator.keep_mask.sum())
-        for stage in reversed(range(1, self.graph.last_stage + 1)):
-            self.evaluator.refresh()
-            for row in reversed(self.graph.stage_receivers[stage]):
-                live = self.evaluator.is_live(row)
-                for column in reversed(self.evaluator.keep_mask[row].nonzero().flatten().tolist()):
-                    self._decide([(row, column)], live, self.graph.receivers[row].name)
-                    done += 1
-                    self._report(done, total)
-
-    def _decide(self, places: list[Place], live: bool, receiver: str) -> bool:
-        """Remove the edges or leave them, and write down which; returns whether they were removed."""
-        if not places:
-            return True
-        before = self.evaluator.kl
-        action: Literal["removed", "kept", "unreachable"]
-        if not live:
-            after, action = before, "unreachable"
-            self.evaluator.remove_unreachable(places)
-        else:
-            after = self.evaluator.kl_without(places)
-            action = "removed" if after - before < self.tau else "kept"
-            if action == "removed":
-                self.evaluator.accept()
-        sender = self.graph.senders[places[0][1]].name
-        self.trace.append(Decision(sender=sender, receiver=receiver, action=action, kl_before=before, kl_after=after))
-        return action != "kept"
-
-    def _drop_inputs(self, column: int) -> None:
-        """A removed node's own edges lead nowhere any more."""
-        rows = self.graph.input_rows[self.graph.senders[column].name]
-        inputs = self.evaluator.keep_mask[rows.start : rows.stop].nonzero().tolist()
-        self.evaluator.remove_unreachable([(rows.start + row, sender) for row, sender in inputs])
-
-    def _report(self, done: int, total: int) -> None:
-        if self._on_progress:
-            self._on_progress(done, total)
+def search_key(
+    model: ViT, images: Tensor, labels: Tensor | None, graph: Graph, ablation: Ablation, options: tuple[Any, ...]
+) -> str:
+    """A digest of everything that the decisions of a search depend on."""
+    digest = hashlib.sha256(repr((graph, ablation.kind, ablation.std, ablation.seed, options)).encode())
+    tensors = [
+        *model.state_dict().values(),
+        images,
+        ablation.embed,
+        *ablation.heads,
+        *ablation.neurons,
+        ablation.sources,
+    ]
+    for tensor in tensors if labels is None else [*tensors, labels]:
+        digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,79 +1,287 @@
-"""The KL of a circuit with one more edge removed, at the cost of what that removal changes.
+"""The damage of a circuit with more edges removed, at the cost of what their removal changes.
 
 Legend of dimensions:
-    b  images    t  tokens    d  width of the stream    k  width of a head    r  receivers    s  senders
+    b  images of a batch    n  candidates evaluated together    t  tokens    d  width of the stream
+    r  receivers            s  senders that change              k  width of a head, or neurons of a group
 
-What every sender writes and every receiver reads is kept. Removing an edge changes its receiver's read by a known
-difference; from there only nodes that are reached through kept edges and that reach the logits are computed again,
-each from the difference of what feeds it. In the last layer only the class token's row is followed. The result is that
-of the full masked forward pass, up to rounding; ``refresh`` takes that pass again so that rounding does not add up.
+What every receiver reads, what it projects and what every node makes of that is kept. Removing an edge changes its
+receiver's read by a known difference; from there only nodes that are reached through kept edges and that reach the
+logits are computed again, each from the differences of what feeds it. After the last heads only the class token's row
+is followed. Receivers that keep the same senders share one read. The result is that of the full masked forward
+pass, up to rounding; ``refresh`` takes that pass again so that rounding does not add up.
+
+Images are worked through in batches that fit the processor's cache, or that bound the memory on request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from einops import einsum
 from torch import Tensor
 
+from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.masked import run_masked
-from vitprune.circuit.metrics import kl_divergence
-from vitprune.circuit.stages import HeadStage, Stages
+from vitprune.circuit.masked import check_images, read_streams
+from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
+from vitprune.circuit.stages import HeadStage, Stages, normed
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 Place = tuple[int, int]
 """Row and column of an edge in a mask ``(receivers, senders)``."""
 
+CACHE_BYTES = 4 << 20
+"""On a CPU, a batch has as many images as keep the reads of one stage within this size."""
+
+
+class _Store:
+    """Versions of tensors, one batch of images after the other: which version is current, and which places are free.
+
+    ``current[i]`` is the place of item i; items may share a place. New versions are written to free places, so that
+    accepting them is a change of numbers.
+    """
+
+    def __init__(self, items: int, candidates: int, shapes: list[tuple[int, ...]], like: Tensor) -> None:
+        places = items * (1 + candidates)
+        self.batches = [like.new_empty(places, *shape) for shape in shapes]
+        self.current = list(range(items))
+        self._places = range(places)
+
+    def take(self, count: int) -> list[int]:
+        """Places that hold nothing current."""
+        used = set(self.current)
+        free = [place for place in self._places if place not in used]
+        return free[:count]
+
+    def put(self, batch: int, places: list[int], values: Tensor) -> None:
+        """Write ``values``, one for each place."""
+        store = self.batches[batch]
+        if places[-1] - places[0] == len(places) - 1:
+            store[places[0] : places[-1] + 1] = values
+        else:
+            store.index_copy_(0, torch.tensor(places, device=store.device), values)
+
+    def get(self, batch: int, items: Sequence[int]) -> Tensor:
+        """The current values of ``items``; not to be written to."""
+        places, store = [self.current[item] for item in items], self.batches[batch]
+        if places == list(range(places[0], places[0] + len(places))):
+            return store[places[0] : places[0] + len(places)]
+        return store.index_select(0, torch.tensor(places, device=store.device))
+
 
 @dataclass
-class _Outcome:
-    """What a removal that was tried changes, kept until it is accepted or forgotten."""
+class _Bank:
+    """Receivers of one stage that read equally many tokens; ``rows`` counts within the stage.
 
-    places: list[Place]
-    kl: float = 0.0
-    reads: dict[int, Tensor] = field(default_factory=dict)
-    writes: dict[int, Tensor] = field(default_factory=dict)
-    projections: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    ``reads`` is missing where memory is bounded, ``projections`` where a node's receivers always change together.
+    """
+
+    stage: int
+    rows: list[int]
+    first_row: int
+    tokens: int
+    reads: _Store | None
+    projections: _Store | None
+    item_of: dict[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.item_of = {row: item for item, row in enumerate(self.rows)}
+
+    def read_item(self, row: int) -> int:
+        """What stands for the read of a row: equal for rows that share it."""
+        return self.item_of[row] if self.reads is None else self.reads.current[self.item_of[row]]
+
+
+@dataclass
+class _Part:
+    """Receivers of a bank whose reads change: ``rows`` within the stage, and those among them that stand for the rest.
+
+    ``leader_of`` gives each row the place of its leader in ``leaders``, ``feeds (leaders, s)`` says which changed
+    senders each leader keeps, ``cut`` which leaders lose edges themselves.
+    """
+
+    bank: _Bank
+    rows: list[int]
+    leaders: list[int]
+    leader_of: list[int]
+    feeds: Tensor | None
+    cut: list[int]
+    read_places: list[int] = field(default_factory=list)
+    projection_places: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Step:
+    """A stage whose nodes change: ``nodes`` within the stage; what they write differs from number ``start`` on."""
+
+    stage: int
+    parts: list[_Part]
+    nodes: list[int]
+    start: int
+    places: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Plan:
+    """What is computed again when edges into ``cut_rows`` go; ``shared``: other receivers share a read with those."""
+
+    cut_rows: frozenset[int]
+    steps: list[_Step]
+    shared: bool
 
 
 class IncrementalEvaluator:
-    """A circuit as it stands during a search: its KL, and that of each way to make it smaller.
+    """A circuit as it stands during a search: its damage, and that of each way to make it smaller.
 
-    ``keep_mask`` is on the CPU; all activations live on the images' device. Memory is about (senders + distinct reads)
-    · b·t·d numbers.
+    ``batch_size`` bounds the images whose activations are held at once; if there are more images, reads are computed
+    again each time they are needed instead of being kept. ``candidates`` is the most that may be evaluated together.
+    ``keep_mask`` is on the CPU, activations live on the images' device. The damage is the mean of ``metric``.
+
+    Raises CircuitError for logits that are not finite, images the model cannot take, or a graph or an ablation of
+    another model.
     """
 
-    def __init__(self, model: ViT, images: Tensor, graph: Graph, keep_mask: Tensor, removed_writes: Tensor) -> None:
-        self.model, self.images, self.graph = model, images, graph
+    damage: float
+
+    def __init__(
+        self,
+        model: ViT,
+        images: Tensor,
+        graph: Graph,
+        keep_mask: Tensor,
+        ablation: Ablation,
+        *,
+        metric: MetricName = "kl",
+        labels: Tensor | None = None,
+        batch_size: int | None = None,
+        candidates: int = 1,
+    ) -> None:
+        check_images(model, images)
+        ablation.check(model)
+        self.model, self.images, self.graph, self.ablation = model, images, graph, ablation
         self.keep_mask = keep_mask.clone()
-        self.removed_writes = removed_writes
+        self.candidates = candidates
         self.stages = Stages(model, graph)
-        self._last_heads = graph.last_stage - 2
+        self._metric = metric_named(metric)
+        self._keeps_reads = batch_size is None or len(images) <= batch_size
+        self._slices = self._batches(batch_size)
         with torch.no_grad():
-            self.full_logits = model(images)
+            self.full_logits = torch.cat([model(images[chosen]) for chosen in self._slices])
+            self._embeddings = [model.embed(images[chosen]) for chosen in self._slices]
         if not torch.isfinite(self.full_logits).all():
             raise CircuitError("the model's logits are not finite on these images: check its weights and the input")
-        self._buffer = torch.empty(0)
-        self._outcome: _Outcome | None = None
+        reference = Reference.of(self.full_logits, labels)
+        self._references = [reference.of_images(chosen) for chosen in self._slices]
+        self._ablated = self._ablated_activations()
+        self._allocate()
         self.refresh()
 
+    def _batches(self, batch_size: int | None) -> list[slice]:
+        """The batches in which the images are worked through."""
+        count, config = len(self.images), self.model.config
+        most = count if batch_size is None else min(batch_size, count)
+        if self.images.device.type == "cpu":
+            rows = max(len(rows) for rows in self.graph.stage_receivers)
+            image_bytes = rows * config.num_tokens * config.d_model * self.images.element_size()
+            most = min(most, max(1, CACHE_BYTES // image_bytes))
+        batches = -(-count // most)
+        return [slice(count * place // batches, count * (place + 1) // batches) for place in range(batches)]
+
+    def _ablated_activations(self) -> list[list[Tensor]]:
+        """For each batch, by stage, what stands in for activations of removed senders, ``(nodes, b or 1, t, k)``."""
+        if self.ablation.foldable:
+            found = self.stages.by_stage(self.ablation.activations(self.model, self.images))
+            return [found] * len(self._slices)
+        return [
+            self.stages.by_stage(self.ablation.activations(self.model, self.images[chosen], chosen.start))
+            for chosen in self._slices
+        ]
+
+    def _allocate(self) -> None:
+        """Room for what is kept. On a CPU, memory that is never written to costs nothing."""
+        graph, stages, config = self.graph, self.stages, self.model.config
+        like, tokens, width = self.model.positions.detach(), config.num_tokens, config.d_model
+        sizes = [chosen.stop - chosen.start for chosen in self._slices]
+
+        def store(items: int, *shape: int) -> _Store:
+            return _Store(items, self.candidates, [(size, *shape) for size in sizes], like)
+
+        self._banks: list[list[_Bank]] = [[] for _ in graph.stage_receivers]
+        self._activations: dict[int, _Store] = {}
+        for stage, rows in enumerate(graph.stage_receivers):
+            if not rows:
+                continue
+            part = stages[stage] if stage < graph.last_stage else None
+            by_tokens: dict[int, list[int]] = {}
+            for place, row in enumerate(rows):
+                read = stages.reads_tokens(stage, graph.receivers[row].port) or tokens
+                by_tokens.setdefault(read, []).append(place)
+            for read, places in by_tokens.items():
+                reads = store(len(places), read, width) if self._keeps_reads else None
+                is_split = isinstance(part, HeadStage) and part.split
+                projections = store(len(places), read, config.d_head) if is_split else None
+                self._banks[stage].append(_Bank(stage, places, rows.start, read, reads, projections))
+            if part is not None:
+                sent = 1 if stage >= stages.last_heads else tokens
+                shape = (sent, part.out_weight.shape[1])
+                self._activations[stage] = store(len(graph.stage_senders[stage]), *shape)
+        # How what senders write differs, for one batch of images: all tokens', and the class token's.
+        room = self.candidates * max(sizes) * width
+        self._all_tokens = like.new_empty(len(graph.senders) * room * tokens)
+        self._class_token = like.new_empty(len(graph.senders) * room)
+
+    @torch.no_grad()
     def refresh(self) -> None:
         """Compute the circuit as it stands from scratch."""
-        logits, self._writes, reads = run_masked(
-            self.model, self.images, self.graph, self.keep_mask, self.removed_writes
-        )
-        self.kl = kl_divergence(self.full_logits, logits)
-        nodes = [receiver.node for receiver in self.graph.receivers]
-        self._reads = [self._cut(node.stage, read) for node, read in zip(nodes, reads, strict=True)]
-        # Queries, keys and values of a whole layer, computed when a head of it is first needed.
-        self._projections: dict[tuple[int, int], Tensor] = {}
         self._live: Tensor | None = None
-        self._outcome = None
-        if self._buffer.shape != self._writes.shape:
-            self._buffer = torch.empty_like(self._writes)
+        self._plan: _Plan | None = None
+        self._tried: list[list[Place]] = []
+        for bank in (bank for banks in self._banks for bank in banks):
+            keep = self.keep_mask[[bank.first_row + row for row in bank.rows]].numpy()
+            if bank.reads is not None:
+                # Receivers that keep the same senders read the same.
+                seen: dict[bytes, int] = {}
+                bank.reads.current = [seen.setdefault(pattern.tobytes(), item) for item, pattern in enumerate(keep)]
+            if bank.projections is not None:
+                bank.projections.current = list(range(len(keep)))
+        for activations in self._activations.values():
+            activations.current = list(range(len(activations.current)))
+        self.damage = sum(self._refresh_batch(batch) for batch in range(len(self._slices))) / len(self.images)
+        self.damages = [self.damage]
+
+    def _refresh_batch(self, batch: int) -> float:
+        """The summed damage of a batch of images; all that is kept of it is written anew."""
+        graph, stages = self.graph, self.stages
+        embedding = self._embeddings[batch]
+        removed_writes = stages.send_all(self._ablated[batch])
+        writes = embedding.new_zeros(len(graph.senders), *embedding.shape)
+        writes[0] = embedding
+        for stage, rows in enumerate(graph.stage_receivers[: graph.last_stage]):
+            if not rows:
+                continue
+            columns = graph.stage_senders[stage]
+            patterns, which = torch.unique(self.keep_mask[rows.start : rows.stop], dim=0, return_inverse=True)
+            streams = read_streams(stages, stage, patterns, writes, removed_writes)
+            self._put_reads(batch, stage, streams, which.tolist())
+            projections = stages.project(stage, streams, which)
+            for bank in self._banks[stage]:
+                if bank.projections is not None:
+                    bank.projections.put(batch, bank.projections.current, projections[bank.rows, :, : bank.tokens])
+            activations = stages.activate(stage, projections)
+            self._activations[stage].put(batch, self._activations[stage].current, activations)
+            writes[columns.start : columns.stop, :, : activations.shape[2]] = stages.send(stage, activations)
+        last = read_streams(stages, graph.last_stage, self.keep_mask[-1:], writes, removed_writes)
+        self._put_reads(batch, graph.last_stage, last, [0])
+        return float(self._damage(batch, last)[0])
+
+    def _put_reads(self, batch: int, stage: int, streams: Tensor, which: list[int]) -> None:
+        for bank in self._banks[stage]:
+            if bank.reads is not None:
+                for item, row in enumerate(bank.rows):
+                    if bank.reads.current[item] == item:
+                        bank.reads.put(batch, [item], streams[which[row], None, :, : bank.tokens])
 
     @property
     def live(self) -> Tensor:
@@ -88,120 +296,261 @@ class IncrementalEvaluator:
         return node.kind == "logits" or bool(self.live[self.graph.sender_index[node.name]])
 
     @torch.no_grad()
-    def kl_without(self, places: list[Place]) -> float:
-        """KL of the circuit if these kept edges, all out of one sender, were removed as well."""
-        outcome = self._outcome = _Outcome(places)
-        (column,) = {column for _, column in places}
-        cut = {row for row, _ in places}
-        change = self.removed_writes[column] - self._writes[column]
-        keep = self.keep_mask.to(change)
-        # Senders whose output differs; the differences stand in the buffer, in this order.
-        self._changed: list[int] = []
-        first = min(self.graph.receivers[row].node.stage for row in cut)
-        for stage in range(first, self.graph.last_stage + 1):
-            rows, differences = self._differences(stage, cut, change, keep)
-            if not rows:
-                continue
-            reads = torch.stack([self._reads[row] for row in rows]) + differences
-            outcome.reads.update(zip(rows, reads, strict=True))
-            if stage == self.graph.last_stage:
-                outcome.kl = self._kl(reads[0])
-                return outcome.kl
-            columns, writes = self._write(stage, rows, reads, outcome)
-            for changed, written in zip(columns, writes, strict=True):
-                tokens = written.shape[1]
-                torch.sub(written, self._writes[changed][:, :tokens], out=self._buffer[len(self._changed)][:, :tokens])
-                outcome.writes[changed] = written
-                self._changed.append(changed)
-        outcome.kl = self.kl
-        return outcome.kl
+    def damage_without(self, candidates: list[list[Place]]) -> list[float]:
+        """For each candidate the damage of the circuit if the kept edges that it lists were removed as well.
 
-    def accept(self) -> None:
-        """Make the removal that was tried last part of the circuit."""
-        outcome = self._outcome
-        assert outcome is not None, "kl_without comes first"
-        for row, read in outcome.reads.items():
-            self._reads[row] = read
-        for column, written in outcome.writes.items():
-            self._writes[column][:, : written.shape[1]] = written
-        for (stage, port, head), projected in outcome.projections.items():
-            self._projections[stage, port][head] = projected
-        self.kl = outcome.kl
-        self.remove_unreachable(outcome.places)
-        self._outcome = None
+        All edges lead to one receiver, or all come out of nodes of one stage. At most ``candidates`` at once.
+        """
+        self._tried = candidates
+        cut_rows = frozenset(row for places in candidates for row, _ in places if self.is_live(row))
+        if self._plan is None or self._plan.cut_rows != cut_rows:
+            self._plan = self._make_plan(cut_rows)
+        plan, count = self._plan, len(candidates)
+        if not plan.steps or plan.steps[-1].stage < self.graph.last_stage:
+            self.damages = [self.damage] * count
+            return self.damages
+        self._take_places(plan, count)
+        columns = sorted({column for places in candidates for _, column in places})
+        cuts = {row: self._cut_weights(row, columns) for row in cut_rows}
+        totals = torch.zeros(count, dtype=torch.float64)
+        for batch in range(len(self._slices)):
+            totals += self._propagate(plan, batch, count, columns, cuts)
+        self.damages = (totals / len(self.images)).tolist()
+        return self.damages
+
+    def accept(self, choice: int = 0) -> None:
+        """Make one of the candidates that were tried last part of the circuit."""
+        plan, count = self._plan, len(self._tried)
+        assert plan is not None, "damage_without comes first"
+        for step in plan.steps:
+            for part in step.parts:
+                bank = part.bank
+                for place, row in enumerate(part.rows):
+                    item = bank.item_of[row]
+                    if bank.reads is not None:
+                        bank.reads.current[item] = part.read_places[part.leader_of[place] * count + choice]
+                    if bank.projections is not None:
+                        bank.projections.current[item] = part.projection_places[place * count + choice]
+            if step.places:
+                current = self._activations[step.stage].current
+                for place, node in enumerate(step.nodes):
+                    current[node] = step.places[place * count + choice]
+        self.damage = self.damages[choice]
+        for place in self._tried[choice]:
+            self.keep_mask[place] = False
+        self._live = None
+        if plan.shared or len(plan.cut_rows) > 1:
+            self._plan = None
+        self._tried = []
 
     def remove_unreachable(self, places: list[Place]) -> None:
         """Remove edges that cannot change the logits, without a computation."""
         for place in places:
             self.keep_mask[place] = False
-        self._live = None
+        self._live = self._plan = None
 
-    def _cut(self, stage: int, x: Tensor) -> Tensor:
-        """The rows of tokens that matter to the readers of a stage: after the last heads the class token's alone."""
-        return x[..., :1, :] if stage > self._last_heads else x
+    def _make_plan(self, cut_rows: frozenset[int]) -> _Plan:
+        """Which receivers and nodes change when edges into ``cut_rows`` go, stage by stage."""
+        graph, keep = self.graph, self.keep_mask
+        steps: list[_Step] = []
+        changed: list[int] = []
+        shared = False
+        first = min((graph.receivers[row].node.stage for row in cut_rows), default=graph.last_stage)
+        for stage in range(first, graph.last_stage + 1):
+            everyone = graph.stage_receivers[stage]
+            fed = keep[everyone.start : everyone.stop, changed].any(dim=1).tolist()
+            affected = {
+                row - everyone.start
+                for row, is_fed in zip(everyone, fed, strict=True)
+                if (is_fed or row in cut_rows) and self.is_live(row)
+            }
+            if not affected:
+                continue
+            parts = []
+            for bank in self._banks[stage]:
+                rows = [row for row in bank.rows if row in affected]
+                if rows:
+                    parts.append(self._make_part(bank, rows, changed, cut_rows))
+                    items = {bank.read_item(row) for row in rows}
+                    shared |= any(row not in affected and bank.read_item(row) in items for row in bank.rows)
+            nodes = list(dict.fromkeys(graph.receivers[everyone.start + row].node.index for row in sorted(affected)))
+            steps.append(_Step(stage, parts, nodes, len(changed)))
+            columns = graph.stage_senders[stage] if stage < graph.last_stage else range(0)
+            changed += [columns.start + node for node in nodes] if columns else []
+        return _Plan(cut_rows, steps, shared)
 
-    def _differences(self, stage: int, cut: set[int], change: Tensor, keep: Tensor) -> tuple[list[int], Tensor]:
-        """Live receivers of a stage whose read changes, and the changes ``(r, b, t, d)``."""
-        everyone = self.graph.stage_receivers[stage]
-        count = len(self._changed)
-        feeds = keep[everyone.start : everyone.stop, self._changed]
-        hit = feeds.any(dim=1).tolist()
-        rows = [row for row, is_hit in zip(everyone, hit, strict=True) if (is_hit or row in cut) and self.is_live(row)]
-        if not rows:
-            return rows, change
-        change = self._cut(stage, change)
-        if count:
-            arriving = self._cut(stage, self._buffer[:count])
-            differences = einsum(feeds[[row - everyone.start for row in rows]], arriving, "r s, s b t d -> r b t d")
-            for place, row in enumerate(rows):
-                if row in cut:
-                    differences[place] += change
+    def _make_part(self, bank: _Bank, rows: list[int], changed: list[int], cut_rows: frozenset[int]) -> _Part:
+        leaders: dict[int, int] = {}
+        leading: list[int] = []
+        for row in rows:
+            if bank.read_item(row) not in leaders:
+                leaders[bank.read_item(row)] = len(leading)
+                leading.append(row)
+        absolute = [bank.first_row + row for row in leading]
+        feeds = self.keep_mask[absolute][:, changed].to(self._all_tokens) if changed else None
+        return _Part(
+            bank=bank,
+            rows=rows,
+            leaders=leading,
+            leader_of=[leaders[bank.read_item(row)] for row in rows],
+            feeds=feeds,
+            cut=[place for place, row in enumerate(absolute) if row in cut_rows],
+        )
+
+    def _take_places(self, plan: _Plan, count: int) -> None:
+        """Find room for what the candidates change."""
+        for step in plan.steps:
+            for part in step.parts:
+                if part.bank.reads is not None:
+                    part.read_places = part.bank.reads.take(len(part.leaders) * count)
+                if part.bank.projections is not None:
+                    part.projection_places = part.bank.projections.take(len(part.rows) * count)
+            if step.stage < self.graph.last_stage:
+                step.places = self._activations[step.stage].take(len(step.nodes) * count)
+
+    def _cut_weights(self, row: int, columns: list[int]) -> Tensor:
+        """For each candidate which of ``columns`` it cuts off from a receiver, ``(n, columns)``."""
+        weights = [[float((row, column) in places) for column in columns] for places in map(set, self._tried)]
+        return torch.tensor(weights).to(self._all_tokens)
+
+    def _propagate(self, plan: _Plan, batch: int, count: int, columns: list[int], cuts: dict[int, Tensor]) -> Tensor:
+        """The summed damage of a batch of images for each of ``count`` candidates."""
+        changes: dict[int, Tensor] = {}
+        writes = None if self._keeps_reads else self._all_writes(batch)
+        for step in plan.steps:
+            projected = []
+            for part in step.parts:
+                tokens = part.bank.tokens
+                if part.cut and tokens not in changes:
+                    changes[tokens] = self._changes(batch, columns, tokens)
+                reads = self._new_reads(part, batch, count, writes)
+                if part.cut:
+                    weights = torch.cat([cuts[part.bank.first_row + part.leaders[place]] for place in part.cut])
+                    cut = (weights @ changes[tokens]).view(len(part.cut), *reads.shape[1:])
+                    if len(part.cut) == len(reads):
+                        reads += cut
+                    else:
+                        reads[part.cut] += cut
+                if part.bank.reads is not None:
+                    part.bank.reads.put(batch, part.read_places, reads.view(-1, *self._shape(batch, tokens)))
+                if step.stage == self.graph.last_stage:
+                    return self._damage(batch, reads[0].unflatten(0, (count, -1)))
+                projected.append(self._project(part, step.stage, reads))
+                if part.bank.projections is not None:
+                    values = projected[-1].view(-1, *self._shape(batch, tokens)[:2], projected[-1].shape[-1])
+                    part.bank.projections.put(batch, part.projection_places, values)
+            self._send(step, batch, count, self._activate(step, batch, count, projected))
+        raise AssertionError("the plan ends at the logits")
+
+    def _shape(self, batch: int, tokens: int) -> tuple[int, int, int]:
+        """Shape ``(b, tokens, d)`` of one read."""
+        return (len(self._embeddings[batch]), tokens, self.model.config.d_model)
+
+    def _changes(self, batch: int, columns: list[int], tokens: int) -> Tensor:
+        """How what removed senders give differs from what they give now, ``(columns, b · tokens · d)``."""
+        changes = []
+        for column in columns:
+            stage = self.graph.senders[column].stage
+            node = column - self.graph.stage_senders[stage].start
+            ablated = self._ablated[batch][stage][node, :, :tokens]
+            if stage == 0:
+                change = ablated - self._embeddings[batch][:, :tokens]
+            else:
+                current = self._activations[stage].get(batch, [node])[0, :, :tokens]
+                difference = (ablated - current).flatten(0, 1)
+                change = self.stages[stage].send([node], difference[None])
+            changes.append(change.reshape(-1))
+        return torch.stack(changes)
+
+    def _new_reads(self, part: _Part, batch: int, count: int, writes: tuple[Tensor, Tensor] | None) -> Tensor:
+        """What the leaders read given what senders changed, but for their own cuts, ``(leaders, n · b, t, d)``."""
+        bank = part.bank
+        if bank.reads is not None:
+            reads = bank.reads.get(batch, [bank.item_of[row] for row in part.leaders])
         else:
-            differences = change.expand(len(rows), *change.shape)
-        return rows, differences
+            assert writes is not None
+            keep = self.keep_mask[[bank.first_row + row for row in part.leaders]]
+            reads = read_streams(self.stages, bank.stage, keep, *writes)[:, :, : bank.tokens]
+        flat = reads.flatten(1)
+        if part.feeds is None:
+            new = flat.repeat(1, count)
+        else:
+            buffer = self._class_token if bank.tokens == 1 else self._all_tokens
+            size = count * flat.shape[1]
+            arriving = buffer[: len(self.graph.senders) * size].view(-1, size)[: part.feeds.shape[1]]
+            if count == 1:
+                new = torch.addmm(flat, part.feeds, arriving)
+            else:
+                new = (part.feeds @ arriving).view(len(flat), count, -1).add_(flat[:, None])
+        return new.view(len(flat), -1, *reads.shape[2:])
 
-    def _write(self, stage: int, rows: list[int], reads: Tensor, outcome: _Outcome) -> tuple[list[int], Tensor]:
-        """Columns of the nodes that read ``rows``, and what they write now, ``(nodes, b, t, d)``."""
-        receivers = [self.graph.receivers[row] for row in rows]
-        first = self.graph.stage_senders[stage].start
-        if stage in self.stages.mlps:
-            groups = [receiver.node.index for receiver in receivers]
-            return [first + group for group in groups], self.stages.mlps[stage].write(groups, reads)
-        stage_heads = self.stages.heads[stage]
-        heads = list(dict.fromkeys(receiver.node.index for receiver in receivers))
-        projections = []
-        for port, name in enumerate("qkv"):
-            projected = self._projected(stage, port)[heads]
-            mine = [place for place, receiver in enumerate(receivers) if receiver.port in (name, "")]
-            if mine:
-                renewed = [receivers[place].node.index for place in mine]
-                x = reads if len(mine) == len(rows) else reads[mine]
-                x = x[:, :, :1] if self._first_token_only(stage, port) else x
-                fresh = stage_heads.project(port, renewed, x)
-                projected[[heads.index(head) for head in renewed]] = fresh
-                outcome.projections.update({(stage, port, h): f for h, f in zip(renewed, fresh, strict=True)})
-            projections.append(projected)
-        return [first + head for head in heads], stage_heads.write(heads, *projections)
+    def _project(self, part: _Part, stage: int, reads: Tensor) -> Tensor:
+        """Projections ``(rows, n · b, t, width)`` of a part's receivers from what its leaders read."""
+        flat = normed(reads).flatten(1, 2)
+        if len(part.leaders) not in (1, len(part.rows)):
+            flat = flat[part.leader_of]
+        projections = self.stages[stage].project(part.rows, flat)
+        return projections.view(len(part.rows), *reads.shape[1:3], -1)
 
-    def _projected(self, stage: int, port: int) -> Tensor:
-        """Queries, keys or values of all heads of a stage in the circuit as it stands, ``(h, b, t, k)``."""
-        if (stage, port) not in self._projections:
-            heads: HeadStage = self.stages.heads[stage]
-            rows = self.graph.stage_receivers[stage]
-            mine = list(rows)[port::3] if self.graph.split_qkv else list(rows)
-            reads = torch.stack([self._reads[row] for row in mine])
-            reads = reads[:, :, :1] if self._first_token_only(stage, port) else reads
-            self._projections[stage, port] = heads.project(port, list(range(len(mine))), reads)
-        return self._projections[stage, port]
+    def _activate(self, step: _Step, batch: int, count: int, projected: list[Tensor]) -> Tensor:
+        """New activations ``(nodes, n · b, t, k)`` of a step's nodes."""
+        stages = self.stages
+        part = stages[step.stage]
+        if not isinstance(part, HeadStage) or not part.split or len(projected[0]) == 3 * len(step.nodes):
+            return stages.activate(step.stage, projected[0])
+        places = {row: (p, i) for p, found in enumerate(step.parts) for i, row in enumerate(found.rows)}
+        ports = []
+        for port in range(3):
+            rows = [3 * node + port for node in step.nodes]
+            fresh = [place for row in rows if (place := places.get(row))]
+            if len(fresh) == len(rows):
+                ports.append(projected[fresh[0][0]][[place for _, place in fresh]])
+                continue
+            (bank,) = (bank for bank in self._banks[step.stage] if rows[0] in bank.item_of)
+            assert bank.projections is not None
+            values = bank.projections.get(batch, [bank.item_of[row] for row in rows])
+            values = values.repeat(1, count, 1, 1) if count > 1 or fresh else values
+            for place, row in enumerate(rows):
+                if row in places:
+                    values[place] = projected[places[row][0]][places[row][1]]
+            ports.append(values)
+        queries, keys, values = ports
+        return part.activate(queries[:, :, :1] if step.stage == stages.last_heads else queries, keys, values)
 
-    def _first_token_only(self, stage: int, port: int) -> bool:
-        """Whether only the class token's row is needed: of queries (port 0) in the last layer."""
-        return stage == self._last_heads and port == 0
+    def _send(self, step: _Step, batch: int, count: int, activations: Tensor) -> None:
+        """Keep new activations, and put the differences of what their nodes write where later stages look."""
+        store = self._activations[step.stage]
+        by_candidate = activations.unflatten(1, (count, -1))
+        store.put(batch, step.places, by_candidate.flatten(0, 1))
+        differences = by_candidate - store.get(batch, step.nodes)[:, None]
+        nodes, tokens = len(step.nodes), activations.shape[2]
+        width, every = self.model.config.d_model, activations.shape[1]
+        buffer = self._class_token if tokens == 1 else self._all_tokens
+        size = every * tokens * width
+        rows = buffer[: len(self.graph.senders) * size].view(-1, every * tokens, width)
+        sent = rows[step.start : step.start + nodes]
+        self.stages[step.stage].send(step.nodes, differences.flatten(1, 3), out=sent)
+        if tokens > 1:
+            first = self._class_token[: len(self.graph.senders) * every * width].view(-1, every, width)
+            first[step.start : step.start + nodes] = sent.unflatten(1, (every, tokens))[:, :, 0]
 
-    def _kl(self, last_read: Tensor) -> float:
-        logits = self.model.classify(last_read)
+    def _all_writes(self, batch: int) -> tuple[Tensor, Tensor]:
+        """What every sender writes in the circuit as it stands, and what stands in for it when it is removed."""
+        stages = self.stages
+        removed = stages.send_all(self._ablated[batch])
+        writes = removed.new_zeros(len(removed), *self._shape(batch, self.model.config.num_tokens))
+        writes[0] = self._embeddings[batch]
+        for stage, store in self._activations.items():
+            columns = self.graph.stage_senders[stage]
+            sent = stages.send(stage, store.get(batch, range(len(columns))))
+            writes[columns.start : columns.stop, :, : sent.shape[2]] = sent
+        return writes, removed
+
+    def _damage(self, batch: int, last_reads: Tensor) -> Tensor:
+        """The summed damage of a batch of images, from what the logits read, ``(n, b, 1, d) -> (n,)``."""
+        logits = self.model.classify(last_reads.flatten(0, 1)).unflatten(0, last_reads.shape[:2])
         if not torch.isfinite(logits).all():
             raise CircuitError(
                 "the circuit's logits are not finite on these images: check the ablation and the weights"
             )
-        return kl_divergence(self.full_logits, logits)
+        return damage(self._metric, logits, self._references[batch]).sum(dim=-1)

@@ -1,61 +1,64 @@
 """The exact forward pass of a circuit: every receiver reads a stream of its own.
 
-Legend of dimensions: b images, t tokens, d width of the stream.
+Legend of dimensions: b images, t tokens, d width of the stream, r receivers, s senders.
 """
 
 from __future__ import annotations
 
 import torch
-from einops import einsum
+from einops import rearrange
 from torch import Tensor
 
+from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.stages import Stages
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 
-def read_streams(
-    graph: Graph, stages: Stages, stage: int, keep_mask: Tensor, writes: Tensor, removed_writes: Tensor
-) -> list[Tensor]:
-    """What each receiver of a stage reads, ``(b, t, d)`` each.
+def read_streams(stages: Stages, stage: int, keep: Tensor, writes: Tensor, removed_writes: Tensor) -> Tensor:
+    """What receivers of a stage read that keep the senders where ``keep (r, s)`` is True, ``(r, b, t, d)``.
 
-    ``writes (senders, b, t, d)`` need only hold earlier stages. Receivers that keep the same senders share one tensor.
+    ``writes (s, b, t, d)`` need only hold earlier stages, ``removed_writes (s, b or 1, t, d)`` likewise. Where a stage
+    needs the class token's row alone, t is 1.
     """
-    rows = graph.stage_receivers[stage]
-    earlier = graph.stage_senders[stage].start
-    keep = keep_mask[rows.start : rows.stop, :earlier]
-    patterns, which = torch.unique(keep, dim=0, return_inverse=True)
+    earlier = stages.graph.stage_senders[stage].start
+    tokens = stages.reads_tokens(stage, "")
+    weight = keep[:, :earlier].to(writes)
     # Sums over few senders, so that a kept sender and its removed value never cancel.
-    weight = patterns.to(writes)
-    current = einsum(weight, writes[:earlier], "r s, s b t d -> r b t d")
-    replaced = einsum(1 - weight, removed_writes[:earlier], "r s, s t d -> r t d") + stages.biases[stage]
-    streams = current + replaced[:, None]
-    return [streams[pattern] for pattern in which.tolist()]
+    current = _mix(weight, writes[:earlier, :, :tokens])
+    return current + _mix(1 - weight, removed_writes[:earlier, :, :tokens]) + stages.biases[stage][:tokens]
+
+
+def _mix(weight: Tensor, writes: Tensor) -> Tensor:
+    """Weighted sums over the senders, ``(r, s), (s, b, t, d) -> (r, b, t, d)``."""
+    return (weight @ rearrange(writes, "s b t d -> s (b t d)")).view(-1, *writes.shape[1:])
 
 
 @torch.no_grad()
 def run_masked(
-    model: ViT, images: Tensor, graph: Graph, keep_mask: Tensor, removed_writes: Tensor
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Run the circuit that keeps the edges where ``keep_mask (receivers, senders)`` is True.
+    model: ViT, images: Tensor, graph: Graph, keep_mask: Tensor, ablation: Ablation, first: int = 0
+) -> Tensor:
+    """Logits ``(b, classes)`` of the circuit that keeps the edges where ``keep_mask (receivers, senders)`` is True.
 
-    Returns the logits ``(b, classes)``, what every sender writes ``(senders, b, t, d)``, and what every receiver reads.
+    ``first`` is the number of the first image, for ablations that differ from image to image.
     """
     check_images(model, images)
     stages = Stages(model, graph)
+    removed_writes = stages.send_all(stages.by_stage(ablation.activations(model, images, first)))
     embedding = model.embed(images)
     writes = embedding.new_empty(len(graph.senders), *embedding.shape)
     writes[0] = embedding
-    reads: list[Tensor] = []
-    for stage in range(1, graph.last_stage + 1):
-        if graph.stage_receivers[stage]:
-            streams = read_streams(graph, stages, stage, keep_mask, writes, removed_writes)
-            reads += streams
-            if stage < graph.last_stage:
-                columns = graph.stage_senders[stage]
-                writes[columns.start : columns.stop] = stages.write(stage, streams)
-    return model.classify(reads[-1]), writes, reads
+    for stage, rows in enumerate(graph.stage_receivers[: graph.last_stage]):
+        if rows:
+            columns = graph.stage_senders[stage]
+            # Receivers that keep the same senders read the same.
+            patterns, which = torch.unique(keep_mask[rows.start : rows.stop], dim=0, return_inverse=True)
+            streams = read_streams(stages, stage, patterns, writes, removed_writes)
+            sent = stages.send(stage, stages.activate(stage, stages.project(stage, streams, which)))
+            writes[columns.start : columns.stop, :, : sent.shape[2]] = sent
+    last = read_streams(stages, graph.last_stage, keep_mask[-1:], writes, removed_writes)
+    return model.classify(last[0])
 
 
 def check_images(model: ViT, images: Tensor) -> None:

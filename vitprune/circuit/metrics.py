@@ -1,17 +1,119 @@
-"""How far a circuit's answers are from the full model's."""
+"""How far a circuit's answers are from the full model's, image by image; a search weighs removals by it.
+
+Every metric is a damage: 0 or low for the full model, higher for worse answers, so that one rule serves all: a removal
+that makes the mean damage grow by less than τ is accepted.
+
+Legend of dimensions: b images; the dots stand for any leading dimensions, such as several circuits at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitprune.errors import CircuitError
+
+MetricName = Literal["kl", "cross-entropy", "logit-difference", "accuracy"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """What circuits are compared with on the images at hand: the full model's logits and the labels.
+
+    Both are in double precision on the CPU where that matters, because a search compares differences far smaller than
+    the damage itself, and not every device has doubles.
+    """
+
+    logits: Tensor
+    log_probabilities: Tensor
+    labels: Tensor
+    runner_up: Tensor
+
+    @classmethod
+    def of(cls, full_logits: Tensor, labels: Tensor | None = None) -> Reference:
+        """The reference for ``full_logits (b, classes)``; without labels the full model's answers stand for them.
+
+        Raises CircuitError if labels and logits do not go together.
+        """
+        logits = full_logits.detach().cpu().double()
+        if labels is None:
+            labels = logits.argmax(dim=-1)
+        labels = labels.detach().cpu().long()
+        if labels.shape != logits.shape[:1]:
+            raise CircuitError(f"expected one label for each of {len(logits)} images, got {tuple(labels.shape)}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+            raise CircuitError(f"labels must be from 0 to {logits.shape[1] - 1}, got up to {int(labels.max())}")
+        others = logits.scatter(1, labels[:, None], -torch.inf)
+        return cls(
+            logits=logits,
+            log_probabilities=F.log_softmax(logits, dim=-1),
+            labels=labels,
+            runner_up=others.argmax(dim=-1),
+        )
+
+    def of_images(self, chosen: slice) -> Reference:
+        """The reference for some of the images."""
+        return Reference(
+            logits=self.logits[chosen],
+            log_probabilities=self.log_probabilities[chosen],
+            labels=self.labels[chosen],
+            runner_up=self.runner_up[chosen],
+        )
+
+
+def kl(logits: Tensor, reference: Reference) -> Tensor:
+    """KL(full ‖ circuit) in nats, ``(..., b)``; the gradient at the full model itself is zero."""
+    circuit = F.log_softmax(logits, dim=-1)
+    full = reference.log_probabilities.to(logits)
+    return F.kl_div(circuit, full.expand_as(circuit), log_target=True, reduction="none").sum(dim=-1)
+
+
+def cross_entropy(logits: Tensor, reference: Reference) -> Tensor:
+    """Cross-entropy of the labels in nats, ``(..., b)``."""
+    return -_at(F.log_softmax(logits, dim=-1), reference.labels)
+
+
+def logit_difference(logits: Tensor, reference: Reference) -> Tensor:
+    """By how much the label's logit fails to lead over the full model's strongest other class, ``(..., b)``."""
+    return _at(logits, reference.runner_up) - _at(logits, reference.labels)
+
+
+def accuracy(logits: Tensor, reference: Reference) -> Tensor:
+    """1 for a wrong answer and 0 for a right one, ``(..., b)``: the mean is one minus the accuracy."""
+    return (logits.argmax(dim=-1) != reference.labels.to(logits.device)).to(logits)
+
+
+Metric = Callable[[Tensor, Reference], Tensor]
+METRICS: dict[str, Metric] = {
+    "kl": kl,
+    "cross-entropy": cross_entropy,
+    "logit-difference": logit_difference,
+    "accuracy": accuracy,
+}
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of that name; CircuitError if there is none."""
+    if name not in METRICS:
+        raise CircuitError(f"metric must be one of {', '.join(get_args(MetricName))}, got {name!r}")
+    return METRICS[name]
+
+
+def damage(metric: Metric, logits: Tensor, reference: Reference) -> Tensor:
+    """The metric in double precision, ``(..., b)``, on the CPU."""
+    return metric(logits.cpu().double(), reference)
+
 
 def kl_divergence(full_logits: Tensor, circuit_logits: Tensor) -> float:
-    """KL(full ‖ circuit) in nats, mean over the images; both logits are ``(b, classes)``.
+    """KL(full ‖ circuit) in nats, mean over the images; both logits are ``(b, classes)``."""
+    return damage(kl, circuit_logits, Reference.of(full_logits)).mean().item()
 
-    In double precision, because a search compares differences far smaller than the divergence itself; on the CPU,
-    because not every device has it.
-    """
-    full = F.log_softmax(full_logits.cpu().double(), dim=-1)
-    circuit = F.log_softmax(circuit_logits.cpu().double(), dim=-1)
-    return F.kl_div(circuit, full, log_target=True, reduction="batchmean").item()
+
+def _at(values: Tensor, classes: Tensor) -> Tensor:
+    places = classes.to(values.device).expand(values.shape[:-1])
+    return values.gather(-1, places[..., None]).squeeze(-1)

@@ -1,65 +1,110 @@
-"""The arithmetic of single nodes: what a head or a group of neurons writes when each of its inputs is given apart.
+"""The arithmetic of single nodes: what a head or a group of neurons computes when each of its inputs is given apart.
 
 Legend of dimensions:
-    b  images    t  tokens    d  width of the stream    h  the heads at hand    k  width of a head
+    b  images    t  tokens    d  width of the stream    h  heads    k  width of a head    r  receivers    g  groups
+    n  neurons of the largest group; smaller groups are filled up with neurons that do nothing
 
 In the whole model all nodes of a stage read the same stream and are computed together; in a circuit every receiver has
-a stream of its own.
+a stream of its own. A stage works in two steps: its receivers project what they read, then its nodes make of the
+projections their activations (a head's gathered values, a group's neurons), which ``out_weight`` sends to the stream.
+The layer norm's scale and shift are folded into the projections.
 """
 
 from __future__ import annotations
 
 import torch
-from einops import einsum, rearrange
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitprune.circuit.activations import Activations
 from vitprune.circuit.graph import Graph
-from vitprune.model.vit import ViT
+from vitprune.model.vit import NORM_EPS, ViT
 
 
-class HeadStage:
-    """The heads of one layer, their weights cut apart by head."""
+class Stage:
+    """What heads and neuron groups have in common.
 
-    def __init__(self, model: ViT, layer: int) -> None:
+    ``in_weight (r, d, width)``, ``in_bias (r, 1, width)`` and ``out_weight (nodes, k or n, d)``.
+    """
+
+    in_weight: Tensor
+    in_bias: Tensor
+    out_weight: Tensor
+
+    def __init__(self, norm: nn.LayerNorm, in_weight: Tensor, in_bias: Tensor, out_weight: Tensor) -> None:
+        scaled = in_weight * norm.weight.detach()[:, None]
+        self.in_weight = scaled.contiguous()
+        self.in_bias = in_bias + (norm.bias.detach() @ in_weight)[:, None]
+        self.out_weight = out_weight.contiguous()
+
+    def project(self, rows: list[int], normed: Tensor) -> Tensor:
+        """Projections ``(r, m, width)`` of the receivers ``rows`` from their normed reads ``(r, m, d)``.
+
+        Where all of them read the same, ``normed`` may be ``(1, m, d)``.
+        """
+        everyone = len(rows) == len(self.in_weight)
+        weight = self.in_weight if everyone else self.in_weight[rows]
+        bias = self.in_bias if everyone else self.in_bias[rows]
+        if len(normed) == len(rows):
+            return torch.baddbmm(bias, normed, weight)
+        joined = F.linear(normed[0], rearrange(weight, "r d w -> (r w) d"), rearrange(bias, "r 1 w -> (r w)"))
+        return rearrange(joined, "m (r w) -> r m w", r=len(rows))
+
+    def send(self, nodes: list[int], activations: Tensor, out: Tensor | None = None) -> Tensor:
+        """What ``nodes`` add to the stream ``(nodes, m, d)`` for activations, or changes of them, ``(nodes, m, k)``."""
+        weight = self.out_weight if len(nodes) == len(self.out_weight) else self.out_weight[nodes]
+        return torch.bmm(activations, weight, out=out)
+
+
+class HeadStage(Stage):
+    """The heads of one layer. Split receivers are in the order q, k, v of the first head, q, k, v of the second, …"""
+
+    def __init__(self, model: ViT, layer: int, graph: Graph) -> None:
         attention = model.blocks[layer].attention
         assert attention is not None
+        self.split = graph.split_qkv
         heads = attention.num_heads
-        self.norm = attention.norm
-        self.in_weight = rearrange(attention.qkv.weight.detach(), "(qkv h k) d -> qkv h k d", qkv=3, h=heads)
-        self.in_bias = rearrange(attention.qkv.bias.detach(), "(qkv h k) -> qkv h 1 1 k", qkv=3, h=heads)
-        self.out_weight = rearrange(attention.out.weight.detach(), "d (h k) -> h k d", h=heads)
+        pattern = "(qkv h k) d -> (h qkv) d k" if self.split else "(qkv h k) d -> h d (qkv k)"
+        in_weight = rearrange(attention.qkv.weight.detach(), pattern, qkv=3, h=heads)
+        pattern = "(qkv h k) -> (h qkv) 1 k" if self.split else "(qkv h k) -> h 1 (qkv k)"
+        in_bias = rearrange(attention.qkv.bias.detach(), pattern, qkv=3, h=heads)
+        out_weight = rearrange(attention.out.weight.detach(), "d (h k) -> h k d", h=heads)
+        super().__init__(attention.norm, in_weight, in_bias, out_weight)
 
-    def project(self, port: int, heads: list[int], reads: Tensor) -> Tensor:
-        """Queries (port 0), keys (1) or values (2) ``(h, b, t, k)`` of ``heads`` from their reads ``(h, b, t, d)``."""
-        weight, bias = self.in_weight[port, heads], self.in_bias[port, heads]
-        return einsum(self.norm(reads), weight, "h b t d, h k d -> h b t k") + bias
-
-    def write(self, heads: list[int], queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What ``heads`` add to the stream, ``(h, b, t, d)``; queries may stand for the first tokens only."""
-        gathered = F.scaled_dot_product_attention(queries, keys, values)
-        return einsum(gathered, self.out_weight[heads], "h b t k, h k d -> h b t d")
+    @staticmethod
+    def activate(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """What heads gather, ``(h, b, t, k)``; queries may stand for the first tokens only."""
+        return F.scaled_dot_product_attention(queries, keys, values)
 
 
-class MlpStage:
+class MlpStage(Stage):
     """The neuron groups of one layer's MLP."""
 
     def __init__(self, model: ViT, layer: int, graph: Graph) -> None:
         mlp = model.blocks[layer].mlp
         assert mlp is not None
-        self.norm = mlp.norm
-        groups = graph.group_slices(layer)
-        self.in_weights = [mlp.hidden.weight.detach()[group] for group in groups]
-        self.in_biases = [mlp.hidden.bias.detach()[group] for group in groups]
-        self.out_weights = [mlp.out.weight.detach()[:, group] for group in groups]
+        self.groups = graph.group_slices(layer)
+        self.width = max(group.stop - group.start for group in self.groups)
+        in_weight = torch.stack([self._fill(mlp.hidden.weight.detach()[group]).T for group in self.groups])
+        in_bias = torch.stack([self._fill(mlp.hidden.bias.detach()[group, None]).T for group in self.groups])
+        out_weight = torch.stack([self._fill(mlp.out.weight.detach()[:, group].T) for group in self.groups])
+        super().__init__(mlp.norm, in_weight, in_bias, out_weight)
 
-    def write(self, groups: list[int], reads: Tensor) -> Tensor:
-        """What ``groups`` add to the stream, from their reads; both ``(groups, b, t, d)``."""
-        written = [
-            F.linear(F.gelu(F.linear(x, self.in_weights[group], self.in_biases[group])), self.out_weights[group])
-            for group, x in zip(groups, self.norm(reads), strict=True)
-        ]
-        return torch.stack(written)
+    def _fill(self, weight: Tensor) -> Tensor:
+        """The rows of a group, filled up with zeros to the size of the largest group."""
+        return F.pad(weight, (0, 0, 0, self.width - len(weight)))
+
+    def grouped(self, neurons: Tensor) -> Tensor:
+        """Activations ``(b, t, neurons)`` of the whole MLP, group by group: ``(g, b, t, n)``."""
+        return torch.stack(
+            [F.pad(neurons[..., group], (0, self.width - (group.stop - group.start))) for group in self.groups]
+        )
+
+    @staticmethod
+    def activate(projections: Tensor) -> Tensor:
+        """Activations of the neurons from their projections."""
+        return F.gelu(projections)
 
 
 class Stages:
@@ -71,11 +116,18 @@ class Stages:
     def __init__(self, model: ViT, graph: Graph) -> None:
         graph.check(model)
         self.model, self.graph = model, graph
-        self.heads = {2 * layer + 1: HeadStage(model, layer) for layer, heads in enumerate(graph.layer_heads) if heads}
+        self.heads = {
+            2 * layer + 1: HeadStage(model, layer, graph) for layer, heads in enumerate(graph.layer_heads) if heads
+        }
         self.mlps = {
             2 * layer + 2: MlpStage(model, layer, graph) for layer, neurons in enumerate(graph.layer_neurons) if neurons
         }
         self.biases = self._biases()
+        self.last_heads = max(self.heads, default=0)
+        """The last stage with heads: no later one reads any row of the stream but the class token's."""
+
+    def __getitem__(self, stage: int) -> HeadStage | MlpStage:
+        return self.mlps[stage] if stage in self.mlps else self.heads[stage]
 
     def _biases(self) -> list[Tensor]:
         """For each stage the sum of the biases that earlier stages added to the stream, ``(t, d)``."""
@@ -88,11 +140,54 @@ class Stages:
                     total = total + sublayer.out.bias.detach()
         return [*sums, total]
 
-    def write(self, stage: int, reads: list[Tensor]) -> Tensor:
-        """What all nodes of a stage add to the stream ``(nodes, b, t, d)``, from the reads of all its receivers."""
-        if stage in self.mlps:
-            return self.mlps[stage].write(list(range(len(reads))), torch.stack(reads))
-        heads = self.heads[stage]
-        ports = [reads[port::3] for port in range(3)] if self.graph.split_qkv else [reads] * 3
-        everyone = list(range(len(ports[0])))
-        return heads.write(everyone, *(heads.project(port, everyone, torch.stack(ports[port])) for port in range(3)))
+    def reads_tokens(self, stage: int, port: str) -> int | None:
+        """How many tokens of the stream a receiver needs: 1, the class token, or None for all of them."""
+        return 1 if stage > self.last_heads or (stage == self.last_heads and port == "q") else None
+
+    def by_stage(self, found: Activations) -> list[Tensor]:
+        """Activations of each stage's nodes: ``embed (1, b, t, d)``, then ``(nodes, b, t, k or n)``, maybe no nodes."""
+        parts = [found.embed[None]]
+        for stage in range(1, self.graph.last_stage):
+            layer = (stage - 1) // 2
+            if stage in self.mlps:
+                parts.append(self.mlps[stage].grouped(found.neurons[layer]))
+            else:
+                parts.append(found.heads[layer] if stage in self.heads else found.embed[None, :, :, :0][:0])
+        return parts
+
+    def project(self, stage: int, streams: Tensor, which: Tensor) -> Tensor:
+        """Projections ``(r, b, t, width)`` of a stage's receivers, of which the i-th reads ``streams[which[i]]``."""
+        flat = rearrange(normed(streams), "r b t d -> r (b t) d")
+        rows = list(range(len(which)))
+        projections = self[stage].project(rows, flat if len(flat) == 1 else flat[which])
+        return projections.view(len(rows), *streams.shape[1:3], projections.shape[-1])
+
+    def activate(self, stage: int, projections: Tensor) -> Tensor:
+        """Activations ``(nodes, b, t, k or n)`` of all nodes of a stage from its receivers' projections.
+
+        After the last heads, and of these, the class token's alone.
+        """
+        part = self[stage]
+        if isinstance(part, MlpStage):
+            return part.activate(projections)
+        if part.split:
+            queries, keys, values = rearrange(projections, "(h qkv) b t k -> qkv h b t k", qkv=3)
+        else:
+            queries, keys, values = projections.chunk(3, dim=-1)
+        return part.activate(queries[:, :, :1] if stage == self.last_heads else queries, keys, values)
+
+    def send(self, stage: int, activations: Tensor) -> Tensor:
+        """What all nodes of a stage add to the stream, ``(nodes, b, t, d)``."""
+        nodes, *shape, _ = activations.shape
+        sent = self[stage].send(list(range(nodes)), rearrange(activations, "n b t k -> n (b t) k"))
+        return sent.view(nodes, *shape, -1)
+
+    def send_all(self, activations: list[Tensor]) -> Tensor:
+        """What every sender adds to the stream, ``(senders, b, t, d)``, given the activations of each stage."""
+        sent = [self.send(stage, part) for stage, part in enumerate(activations) if stage and len(part)]
+        return torch.cat([activations[0], *sent])
+
+
+def normed(reads: Tensor) -> Tensor:
+    """The layer norm of reads ``(..., d)``, without scale and shift."""
+    return F.layer_norm(reads, reads.shape[-1:], None, None, NORM_EPS)

@@ -1,0 +1,200 @@
+"""The greedy walk of ACDC: candidates in a fixed order, each removed for good if that costs less than τ.
+
+Where several candidates fit into one evaluation, the walk guesses how the next decisions will turn out, evaluates the
+candidates along that path at once, and keeps the decisions up to the first that turns out otherwise: the result is that
+of one candidate after the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
+from vitprune.circuit.incremental import IncrementalEvaluator, Place
+from vitprune.circuit.journal import Journal
+
+MEMORY_OF_OUTCOMES = 0.8
+"""Weight of the past when the share of removals is followed, by which the next outcomes are guessed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProgress:
+    """How far a search has come: candidates decided, of how many, how many are removed, the damage, the time left."""
+
+    decided: int
+    total: int
+    removed: int
+    damage: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """The edges that go together: one edge, or all edges out of the node in ``column``."""
+
+    places: list[Place]
+    column: int
+    receiver: str
+
+
+class Search:
+    """A walk over nodes or edges; its state is the evaluator's circuit and the decisions so far.
+
+    ``testable (receivers, senders)`` limits the edges that are candidates. Decisions that ``journal`` already has are
+    taken from there.
+    """
+
+    def __init__(
+        self,
+        evaluator: IncrementalEvaluator,
+        tau: float,
+        *,
+        testable: Tensor | None = None,
+        on_progress: Callable[[SearchProgress], None] | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self.evaluator, self.graph, self.tau = evaluator, evaluator.graph, tau
+        self.trace: list[Decision] = []
+        self._testable = self.graph.all_edges if testable is None else testable
+        self._on_progress = on_progress
+        self._journal = journal or Journal.none()
+        self._removal_share = 1.0
+        self._is_stale = False
+
+    def over_nodes(self) -> None:
+        """Decide on every head and MLP, the latest first."""
+        self._start_phase([len(columns) for columns in self.graph.stage_senders[: self.graph.last_stage]])
+        for stage in reversed(range(1, self.graph.last_stage)):
+            candidates = []
+            for column in reversed(self.graph.stage_senders[stage]):
+                rows = self.evaluator.keep_mask[:, column].nonzero().flatten().tolist()
+                candidates.append(_Candidate([(row, column) for row in rows], column, ALL_RECEIVERS))
+            # A node without edges is gone already.
+            self._walk(stage, [[each for each in candidates if each.places]])
+
+    def over_edges(self) -> None:
+        """Decide on every edge that is still there, the latest receiver first."""
+        mask = self.evaluator.keep_mask & self._testable
+        counts = [int(mask[rows.start : rows.stop].sum()) for rows in self.graph.stage_receivers]
+        self._start_phase(counts)
+        for stage in reversed(range(1, self.graph.last_stage + 1)):
+            groups = []
+            for row in reversed(self.graph.stage_receivers[stage]):
+                name = self.graph.receivers[row].name
+                columns = reversed((mask[row] & self.evaluator.keep_mask[row]).nonzero().flatten().tolist())
+                groups.append([_Candidate([(row, column)], column, name) for column in columns])
+            self._walk(stage, groups)
+
+    def _start_phase(self, counts: list[int]) -> None:
+        self._decided, self._removed, self._total = 0, 0, sum(counts)
+        # A candidate costs about as much as there are stages after it.
+        self._stage_costs = [self.graph.last_stage - stage + 1 for stage in range(len(counts))]
+        self._cost_left = float(sum(count * cost for count, cost in zip(counts, self._stage_costs, strict=True)))
+        self._cost_done = 0.0
+        self._started = time.perf_counter()
+
+    def _walk(self, stage: int, groups: list[list[_Candidate]]) -> None:
+        """Decide on the candidates of a stage; those of one group may be evaluated together."""
+        known = self._journal.upcoming(sum(map(len, groups)))
+        is_all_known = len(known) == sum(map(len, groups))
+        if self._is_stale and not is_all_known:
+            self.evaluator.refresh()
+            self._is_stale = False
+        for group in groups:
+            while group:
+                if known:
+                    decided = [self._repeat(group[0], known.pop(0), rebuild=not is_all_known)]
+                elif not self._is_live(group[0]):
+                    decided = [self._drop(group[0])]
+                else:
+                    decided = self._test(group[: self.evaluator.candidates])
+                group = group[len(decided) :]
+                for decision in decided:
+                    self._report(stage, decision)
+        self._is_stale |= bool(groups)
+
+    def _is_live(self, candidate: _Candidate) -> bool:
+        """Whether a path leads from the candidate's edges to the logits."""
+        if candidate.receiver == ALL_RECEIVERS:
+            return bool(self.evaluator.live[candidate.column])
+        return self.evaluator.is_live(candidate.places[0][0])
+
+    def _test(self, candidates: list[_Candidate]) -> list[Decision]:
+        """Decide on as many candidates as the guess about their outcomes was right for, and on one more."""
+        guess_removed = self._removal_share >= 0.5
+        tried = [
+            [place for each in candidates[: last + 1] for place in each.places]
+            if guess_removed
+            else candidates[last].places
+            for last in range(len(candidates))
+        ]
+        values = self.evaluator.damage_without(tried)
+        before, accepted, decided = self.evaluator.damage, None, []
+        for number, (candidate, after) in enumerate(zip(candidates, values, strict=True)):
+            is_removed = after - before < self.tau
+            decided.append(self._decision(candidate, "removed" if is_removed else "kept", before, after))
+            self._removal_share += (1 - MEMORY_OF_OUTCOMES) * (is_removed - self._removal_share)
+            if is_removed:
+                before, accepted = after, number
+            if is_removed != guess_removed:
+                break
+        if accepted is not None:
+            self.evaluator.accept(accepted)
+        for candidate, decision in zip(candidates, decided, strict=False):
+            if decision.action == "removed":
+                self._drop_inputs(candidate)
+        return decided
+
+    def _drop(self, candidate: _Candidate) -> Decision:
+        """Remove what no path leads from to the logits."""
+        self.evaluator.remove_unreachable(candidate.places)
+        self._drop_inputs(candidate)
+        return self._decision(candidate, "unreachable", self.evaluator.damage, self.evaluator.damage)
+
+    def _repeat(self, candidate: _Candidate, decision: Decision, *, rebuild: bool) -> Decision:
+        """Take a decision from the journal; unless everything is computed anew soon, bring the evaluator along."""
+        if decision.action == "unreachable":
+            return self._drop(candidate)
+        if decision.action == "removed":
+            if rebuild:
+                self.evaluator.damage_without([candidate.places])
+                self.evaluator.accept()
+            else:
+                self.evaluator.remove_unreachable(candidate.places)
+            self.evaluator.damage = decision.after
+            self._drop_inputs(candidate)
+        return decision
+
+    def _drop_inputs(self, candidate: _Candidate) -> None:
+        """A removed node's own edges lead nowhere any more."""
+        if candidate.receiver == ALL_RECEIVERS:
+            rows = self.graph.input_rows[self.graph.senders[candidate.column].name]
+            inputs = self.evaluator.keep_mask[rows.start : rows.stop].nonzero().tolist()
+            self.evaluator.remove_unreachable([(rows.start + row, sender) for row, sender in inputs])
+
+    def _decision(self, candidate: _Candidate, action: Action, before: float, after: float) -> Decision:
+        sender = self.graph.senders[candidate.column].name
+        return Decision(sender=sender, receiver=candidate.receiver, action=action, before=before, after=after)
+
+    def _report(self, stage: int, decision: Decision) -> None:
+        self.trace.append(decision)
+        self._journal.write(decision)
+        self._decided += 1
+        self._removed += decision.action != "kept"
+        self._cost_done += self._stage_costs[stage]
+        self._cost_left -= self._stage_costs[stage]
+        if self._on_progress:
+            passed = time.perf_counter() - self._started
+            self._on_progress(
+                SearchProgress(
+                    decided=self._decided,
+                    total=self._total,
+                    removed=self._removed,
+                    damage=self.evaluator.damage,
+                    seconds_left=passed * self._cost_left / self._cost_done,
+                )
+            )
