@@ -10,7 +10,7 @@ from vitprune.errors import CircuitError
 def test_the_mean_is_that_of_what_each_node_writes():
     model = random_model(1, num_layers=2)
     images = random_images(model, count=7)
-    writes = Ablation.mean(model, images).writes(model, Graph.of(model))
+XX
     _, intermediates = model(images, return_intermediates=True)
     for sender, write in zip(Graph.of(model).senders, writes, strict=True):
         torch.testing.assert_close(write, intermediates[sender.name].mean(0))

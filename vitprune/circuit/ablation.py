@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.activations import Activations, run_whole
-from vitprune.circuit.graph import Graph
-from vitprune.circuit.stages import Stages
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
@@ -151,17 +149,6 @@ class Ablation:
             for place in places.tolist()
         ]
         return run_whole(model, images + self.std * torch.stack(noises).to(images))
-
-    @torch.no_grad()
-    def writes(self, model: ViT, graph: Graph) -> Tensor:
-        """What each sender of ``graph`` adds to the stream when its edges are removed, ``(senders, t, d)``.
-
-        Raises CircuitError if that differs from image to image, or for another model.
-        """
-        if not self.foldable:
-            raise CircuitError(f"{self.kind} ablation differs from image to image; use zero or mean here")
-        stages = Stages(model, graph)
-        return stages.send_all(stages.by_stage(self.activations(model, self.embed)))[:, 0]
 
 
 def _check_reference(kind: str, model: ViT, images: Tensor) -> None:

@@ -15,9 +15,6 @@ Images are worked through in batches that fit the processor's cache, or that bou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
@@ -25,111 +22,17 @@ from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.masked import check_images, read_streams
 from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
-from vitprune.circuit.stages import HeadStage, Stages, normed
+from vitprune.circuit.plan import Bank, Part, Plan, Step, make_plan
+from vitprune.circuit.stages import HeadStage, Stages, centred, project
+from vitprune.circuit.store import VersionStore
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 Place = tuple[int, int]
 """Row and column of an edge in a mask ``(receivers, senders)``."""
 
-CACHE_BYTES = 4 << 20
+CACHE_BYTES = 64 << 20
 """On a CPU, a batch has as many images as keep the reads of one stage within this size."""
-
-
-class _Store:
-    """Versions of tensors, one batch of images after the other: which version is current, and which places are free.
-
-    ``current[i]`` is the place of item i; items may share a place. New versions are written to free places, so that
-    accepting them is a change of numbers.
-    """
-
-    def __init__(self, items: int, candidates: int, shapes: list[tuple[int, ...]], like: Tensor) -> None:
-        places = items * (1 + candidates)
-        self.batches = [like.new_empty(places, *shape) for shape in shapes]
-        self.current = list(range(items))
-        self._places = range(places)
-
-    def take(self, count: int) -> list[int]:
-        """Places that hold nothing current."""
-        used = set(self.current)
-        free = [place for place in self._places if place not in used]
-        return free[:count]
-
-    def put(self, batch: int, places: list[int], values: Tensor) -> None:
-        """Write ``values``, one for each place."""
-        store = self.batches[batch]
-        if places[-1] - places[0] == len(places) - 1:
-            store[places[0] : places[-1] + 1] = values
-        else:
-            store.index_copy_(0, torch.tensor(places, device=store.device), values)
-
-    def get(self, batch: int, items: Sequence[int]) -> Tensor:
-        """The current values of ``items``; not to be written to."""
-        places, store = [self.current[item] for item in items], self.batches[batch]
-        if places == list(range(places[0], places[0] + len(places))):
-            return store[places[0] : places[0] + len(places)]
-        return store.index_select(0, torch.tensor(places, device=store.device))
-
-
-@dataclass
-class _Bank:
-    """Receivers of one stage that read equally many tokens; ``rows`` counts within the stage.
-
-    ``reads`` is missing where memory is bounded, ``projections`` where a node's receivers always change together.
-    """
-
-    stage: int
-    rows: list[int]
-    first_row: int
-    tokens: int
-    reads: _Store | None
-    projections: _Store | None
-    item_of: dict[int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.item_of = {row: item for item, row in enumerate(self.rows)}
-
-    def read_item(self, row: int) -> int:
-        """What stands for the read of a row: equal for rows that share it."""
-        return self.item_of[row] if self.reads is None else self.reads.current[self.item_of[row]]
-
-
-@dataclass
-class _Part:
-    """Receivers of a bank whose reads change: ``rows`` within the stage, and those among them that stand for the rest.
-
-    ``leader_of`` gives each row the place of its leader in ``leaders``, ``feeds (leaders, s)`` says which changed
-    senders each leader keeps, ``cut`` which leaders lose edges themselves.
-    """
-
-    bank: _Bank
-    rows: list[int]
-    leaders: list[int]
-    leader_of: list[int]
-    feeds: Tensor | None
-    cut: list[int]
-    read_places: list[int] = field(default_factory=list)
-    projection_places: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Step:
-    """A stage whose nodes change: ``nodes`` within the stage; what they write differs from number ``start`` on."""
-
-    stage: int
-    parts: list[_Part]
-    nodes: list[int]
-    start: int
-    places: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Plan:
-    """What is computed again when edges into ``cut_rows`` go; ``shared``: other receivers share a read with those."""
-
-    cut_rows: frozenset[int]
-    steps: list[_Step]
-    shared: bool
 
 
 class IncrementalEvaluator:
@@ -169,7 +72,7 @@ class IncrementalEvaluator:
         self._slices = self._batches(batch_size)
         with torch.no_grad():
             self.full_logits = torch.cat([model(images[chosen]) for chosen in self._slices])
-            self._embeddings = [model.embed(images[chosen]) for chosen in self._slices]
+            self._embeddings = [centred(model.embed(images[chosen])) for chosen in self._slices]
         if not torch.isfinite(self.full_logits).all():
             raise CircuitError("the model's logits are not finite on these images: check its weights and the input")
         reference = Reference.of(self.full_logits, labels)
@@ -205,11 +108,11 @@ class IncrementalEvaluator:
         like, tokens, width = self.model.positions.detach(), config.num_tokens, config.d_model
         sizes = [chosen.stop - chosen.start for chosen in self._slices]
 
-        def store(items: int, *shape: int) -> _Store:
-            return _Store(items, self.candidates, [(size, *shape) for size in sizes], like)
+        def store(items: int, *shape: int) -> VersionStore:
+            return VersionStore(items, self.candidates, [(size, *shape) for size in sizes], like)
 
-        self._banks: list[list[_Bank]] = [[] for _ in graph.stage_receivers]
-        self._activations: dict[int, _Store] = {}
+        self._banks: list[list[Bank]] = [[] for _ in graph.stage_receivers]
+        self._activations: dict[int, VersionStore] = {}
         for stage, rows in enumerate(graph.stage_receivers):
             if not rows:
                 continue
@@ -222,7 +125,7 @@ class IncrementalEvaluator:
                 reads = store(len(places), read, width) if self._keeps_reads else None
                 is_split = isinstance(part, HeadStage) and part.split
                 projections = store(len(places), read, config.d_head) if is_split else None
-                self._banks[stage].append(_Bank(stage, places, rows.start, read, reads, projections))
+                self._banks[stage].append(Bank(stage, places, rows.start, read, reads, projections))
             if part is not None:
                 sent = 1 if stage >= stages.last_heads else tokens
                 shape = (sent, part.out_weight.shape[1])
@@ -236,7 +139,7 @@ class IncrementalEvaluator:
     def refresh(self) -> None:
         """Compute the circuit as it stands from scratch."""
         self._live: Tensor | None = None
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
         self._tried: list[list[Place]] = []
         for bank in (bank for banks in self._banks for bank in banks):
             keep = self.keep_mask[[bank.first_row + row for row in bank.rows]].numpy()
@@ -304,7 +207,7 @@ class IncrementalEvaluator:
         self._tried = candidates
         cut_rows = frozenset(row for places in candidates for row, _ in places if self.is_live(row))
         if self._plan is None or self._plan.cut_rows != cut_rows:
-            self._plan = self._make_plan(cut_rows)
+            self._plan = make_plan(self.stages, self._banks, self.keep_mask, self.is_live, cut_rows)
         plan, count = self._plan, len(candidates)
         if not plan.steps or plan.steps[-1].stage < self.graph.last_stage:
             self.damages = [self.damage] * count
@@ -349,55 +252,7 @@ class IncrementalEvaluator:
             self.keep_mask[place] = False
         self._live = self._plan = None
 
-    def _make_plan(self, cut_rows: frozenset[int]) -> _Plan:
-        """Which receivers and nodes change when edges into ``cut_rows`` go, stage by stage."""
-        graph, keep = self.graph, self.keep_mask
-        steps: list[_Step] = []
-        changed: list[int] = []
-        shared = False
-        first = min((graph.receivers[row].node.stage for row in cut_rows), default=graph.last_stage)
-        for stage in range(first, graph.last_stage + 1):
-            everyone = graph.stage_receivers[stage]
-            fed = keep[everyone.start : everyone.stop, changed].any(dim=1).tolist()
-            affected = {
-                row - everyone.start
-                for row, is_fed in zip(everyone, fed, strict=True)
-                if (is_fed or row in cut_rows) and self.is_live(row)
-            }
-            if not affected:
-                continue
-            parts = []
-            for bank in self._banks[stage]:
-                rows = [row for row in bank.rows if row in affected]
-                if rows:
-                    parts.append(self._make_part(bank, rows, changed, cut_rows))
-                    items = {bank.read_item(row) for row in rows}
-                    shared |= any(row not in affected and bank.read_item(row) in items for row in bank.rows)
-            nodes = list(dict.fromkeys(graph.receivers[everyone.start + row].node.index for row in sorted(affected)))
-            steps.append(_Step(stage, parts, nodes, len(changed)))
-            columns = graph.stage_senders[stage] if stage < graph.last_stage else range(0)
-            changed += [columns.start + node for node in nodes] if columns else []
-        return _Plan(cut_rows, steps, shared)
-
-    def _make_part(self, bank: _Bank, rows: list[int], changed: list[int], cut_rows: frozenset[int]) -> _Part:
-        leaders: dict[int, int] = {}
-        leading: list[int] = []
-        for row in rows:
-            if bank.read_item(row) not in leaders:
-                leaders[bank.read_item(row)] = len(leading)
-                leading.append(row)
-        absolute = [bank.first_row + row for row in leading]
-        feeds = self.keep_mask[absolute][:, changed].to(self._all_tokens) if changed else None
-        return _Part(
-            bank=bank,
-            rows=rows,
-            leaders=leading,
-            leader_of=[leaders[bank.read_item(row)] for row in rows],
-            feeds=feeds,
-            cut=[place for place, row in enumerate(absolute) if row in cut_rows],
-        )
-
-    def _take_places(self, plan: _Plan, count: int) -> None:
+    def _take_places(self, plan: Plan, count: int) -> None:
         """Find room for what the candidates change."""
         for step in plan.steps:
             for part in step.parts:
@@ -413,7 +268,7 @@ class IncrementalEvaluator:
         weights = [[float((row, column) in places) for column in columns] for places in map(set, self._tried)]
         return torch.tensor(weights).to(self._all_tokens)
 
-    def _propagate(self, plan: _Plan, batch: int, count: int, columns: list[int], cuts: dict[int, Tensor]) -> Tensor:
+    def _propagate(self, plan: Plan, batch: int, count: int, columns: list[int], cuts: dict[int, Tensor]) -> Tensor:
         """The summed damage of a batch of images for each of ``count`` candidates."""
         changes: dict[int, Tensor] = {}
         writes = None if self._keeps_reads else self._all_writes(batch)
@@ -427,7 +282,9 @@ class IncrementalEvaluator:
                 if part.cut:
                     weights = torch.cat([cuts[part.bank.first_row + part.leaders[place]] for place in part.cut])
                     cut = (weights @ changes[tokens]).view(len(part.cut), *reads.shape[1:])
-                    if len(part.cut) == len(reads):
+                    if part.feeds is None:
+                        reads = reads + cut
+                    elif len(part.cut) == len(reads):
                         reads += cut
                     else:
                         reads[part.cut] += cut
@@ -435,7 +292,7 @@ class IncrementalEvaluator:
                     part.bank.reads.put(batch, part.read_places, reads.view(-1, *self._shape(batch, tokens)))
                 if step.stage == self.graph.last_stage:
                     return self._damage(batch, reads[0].unflatten(0, (count, -1)))
-                projected.append(self._project(part, step.stage, reads))
+                projected.append(self._project(part, reads))
                 if part.bank.projections is not None:
                     values = projected[-1].view(-1, *self._shape(batch, tokens)[:2], projected[-1].shape[-1])
                     part.bank.projections.put(batch, part.projection_places, values)
@@ -458,11 +315,11 @@ class IncrementalEvaluator:
             else:
                 current = self._activations[stage].get(batch, [node])[0, :, :tokens]
                 difference = (ablated - current).flatten(0, 1)
-                change = self.stages[stage].send([node], difference[None])
+                change = difference @ self.stages[stage].out_weight[node]
             changes.append(change.reshape(-1))
         return torch.stack(changes)
 
-    def _new_reads(self, part: _Part, batch: int, count: int, writes: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _new_reads(self, part: Part, batch: int, count: int, writes: tuple[Tensor, Tensor] | None) -> Tensor:
         """What the leaders read given what senders changed, but for their own cuts, ``(leaders, n · b, t, d)``."""
         bank = part.bank
         if bank.reads is not None:
@@ -473,7 +330,8 @@ class IncrementalEvaluator:
             reads = read_streams(self.stages, bank.stage, keep, *writes)[:, :, : bank.tokens]
         flat = reads.flatten(1)
         if part.feeds is None:
-            new = flat.repeat(1, count)
+            # These are cut themselves: what is kept is not written to.
+            new = flat if count == 1 else flat.repeat(1, count)
         else:
             buffer = self._class_token if bank.tokens == 1 else self._all_tokens
             size = count * flat.shape[1]
@@ -484,15 +342,14 @@ class IncrementalEvaluator:
                 new = (part.feeds @ arriving).view(len(flat), count, -1).add_(flat[:, None])
         return new.view(len(flat), -1, *reads.shape[2:])
 
-    def _project(self, part: _Part, stage: int, reads: Tensor) -> Tensor:
+    def _project(self, part: Part, reads: Tensor) -> Tensor:
         """Projections ``(rows, n · b, t, width)`` of a part's receivers from what its leaders read."""
-        flat = normed(reads).flatten(1, 2)
+        flat = reads.flatten(1, 2)
         if len(part.leaders) not in (1, len(part.rows)):
             flat = flat[part.leader_of]
-        projections = self.stages[stage].project(part.rows, flat)
-        return projections.view(len(part.rows), *reads.shape[1:3], -1)
+        return project(flat, part.weight, part.bias).view(len(part.rows), *reads.shape[1:3], -1)
 
-    def _activate(self, step: _Step, batch: int, count: int, projected: list[Tensor]) -> Tensor:
+    def _activate(self, step: Step, batch: int, count: int, projected: list[Tensor]) -> Tensor:
         """New activations ``(nodes, n · b, t, k)`` of a step's nodes."""
         stages = self.stages
         part = stages[step.stage]
@@ -517,7 +374,7 @@ class IncrementalEvaluator:
         queries, keys, values = ports
         return part.activate(queries[:, :, :1] if step.stage == stages.last_heads else queries, keys, values)
 
-    def _send(self, step: _Step, batch: int, count: int, activations: Tensor) -> None:
+    def _send(self, step: Step, batch: int, count: int, activations: Tensor) -> None:
         """Keep new activations, and put the differences of what their nodes write where later stages look."""
         store = self._activations[step.stage]
         by_candidate = activations.unflatten(1, (count, -1))
@@ -529,7 +386,7 @@ class IncrementalEvaluator:
         size = every * tokens * width
         rows = buffer[: len(self.graph.senders) * size].view(-1, every * tokens, width)
         sent = rows[step.start : step.start + nodes]
-        self.stages[step.stage].send(step.nodes, differences.flatten(1, 3), out=sent)
+        torch.bmm(differences.flatten(1, 3), step.out_weight, out=sent)
         if tokens > 1:
             first = self._class_token[: len(self.graph.senders) * every * width].view(-1, every, width)
             first[step.start : step.start + nodes] = sent.unflatten(1, (every, tokens))[:, :, 0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ class Journal:
 
     def __init__(self, path: Path | None, key: str = "") -> None:
         self._known: list[Decision] = []
+        self._repeated = 0
         self._file: IO[str] | None = None
         if path is None:
             return
@@ -37,11 +39,10 @@ class Journal:
             self._file.write(head + "\n")
         except OSError as error:
             raise CircuitError(f"{path}: the search cannot be written down there ({error})") from error
-        # What is known is written again as it is repeated, but never lost in between.
+        # Without the line that was cut off.
         for decision in self._known:
             self._write_line(decision)
         self._file.flush()
-        self._repeated = 0
 
     @classmethod
     def none(cls) -> Journal:
@@ -49,15 +50,15 @@ class Journal:
         return cls(None)
 
     @property
-    def known(self) -> int:
-        """Decisions of an earlier run that are not repeated yet."""
-        return len(self._known)
+    def knows_more(self) -> bool:
+        """Whether there are decisions of an earlier run that were not taken yet."""
+        return bool(self._known)
 
-    def upcoming(self, count: int) -> list[Decision]:
-        """Up to ``count`` decisions of an earlier run, in the order taken; they count as repeated."""
-        found, self._known = self._known[:count], self._known[count:]
-        if self._file:
-            self._repeated += len(found)
+    def take(self, belongs: Callable[[Decision], bool]) -> list[Decision]:
+        """The next decisions of an earlier run, as long as they belong; they count as repeated."""
+        found = list(takewhile(belongs, self._known))
+        self._known = self._known[len(found) :]
+        self._repeated += len(found)
         return found
 
     def write(self, decision: Decision) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.stages import Stages
+from vitprune.circuit.stages import Stages, centred
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
@@ -46,7 +46,7 @@ def run_masked(
     check_images(model, images)
     stages = Stages(model, graph)
     removed_writes = stages.send_all(stages.by_stage(ablation.activations(model, images, first)))
-    embedding = model.embed(images)
+    embedding = centred(model.embed(images))
     writes = embedding.new_empty(len(graph.senders), *embedding.shape)
     writes[0] = embedding
     for stage, rows in enumerate(graph.stage_receivers[: graph.last_stage]):

@@ -67,8 +67,10 @@ class Search:
 
     def over_nodes(self) -> None:
         """Decide on every head and MLP, the latest first."""
-        self._start_phase([len(columns) for columns in self.graph.stage_senders[: self.graph.last_stage]])
+        # embed stays whatever happens.
+        self._start_phase([0, *(len(columns) for columns in self.graph.stage_senders[1 : self.graph.last_stage])])
         for stage in reversed(range(1, self.graph.last_stage)):
+            self._enter(stage, lambda each: self.graph.senders[self.graph.sender_index[each.sender]].layer)
             candidates = []
             for column in reversed(self.graph.stage_senders[stage]):
                 rows = self.evaluator.keep_mask[:, column].nonzero().flatten().tolist()
@@ -82,6 +84,7 @@ class Search:
         counts = [int(mask[rows.start : rows.stop].sum()) for rows in self.graph.stage_receivers]
         self._start_phase(counts)
         for stage in reversed(range(1, self.graph.last_stage + 1)):
+            self._enter(stage, lambda each: self.graph.receivers[self.graph.receiver_index[each.receiver]].node.layer)
             groups = []
             for row in reversed(self.graph.stage_receivers[stage]):
                 name = self.graph.receivers[row].name
@@ -96,18 +99,30 @@ class Search:
         self._cost_left = float(sum(count * cost for count, cost in zip(counts, self._stage_costs, strict=True)))
         self._cost_done = 0.0
         self._started = time.perf_counter()
+        self._layer: int | None = None
+
+    def _enter(self, stage: int, layer_of: Callable[[Decision], int]) -> None:
+        """At the start of a layer, take what the journal knows of it, and compute the circuit from scratch.
+
+        Scratch is only needed against rounding, once a layer. A layer that the journal knows to its end is not computed
+        at all, so that a search that goes on takes the same steps from the same state as one that was not interrupted.
+        """
+        layer = (stage - 1) // 2
+        if layer == self._layer:
+            return
+        self._layer = layer
+        self._known = self._journal.take(lambda decision: layer_of(decision) == layer)
+        self._rebuilds = not self._journal.knows_more
+        if self._rebuilds and self._is_stale:
+            self.evaluator.refresh()
+            self._is_stale = False
 
     def _walk(self, stage: int, groups: list[list[_Candidate]]) -> None:
         """Decide on the candidates of a stage; those of one group may be evaluated together."""
-        known = self._journal.upcoming(sum(map(len, groups)))
-        is_all_known = len(known) == sum(map(len, groups))
-        if self._is_stale and not is_all_known:
-            self.evaluator.refresh()
-            self._is_stale = False
         for group in groups:
             while group:
-                if known:
-                    decided = [self._repeat(group[0], known.pop(0), rebuild=not is_all_known)]
+                if self._known:
+                    decided = [self._repeat(group[0], self._known.pop(0))]
                 elif not self._is_live(group[0]):
                     decided = [self._drop(group[0])]
                 else:
@@ -115,7 +130,6 @@ class Search:
                 group = group[len(decided) :]
                 for decision in decided:
                     self._report(stage, decision)
-        self._is_stale |= bool(groups)
 
     def _is_live(self, candidate: _Candidate) -> bool:
         """Whether a path leads from the candidate's edges to the logits."""
@@ -144,6 +158,7 @@ class Search:
                 break
         if accepted is not None:
             self.evaluator.accept(accepted)
+            self._is_stale = True
         for candidate, decision in zip(candidates, decided, strict=False):
             if decision.action == "removed":
                 self._drop_inputs(candidate)
@@ -155,17 +170,18 @@ class Search:
         self._drop_inputs(candidate)
         return self._decision(candidate, "unreachable", self.evaluator.damage, self.evaluator.damage)
 
-    def _repeat(self, candidate: _Candidate, decision: Decision, *, rebuild: bool) -> Decision:
-        """Take a decision from the journal; unless everything is computed anew soon, bring the evaluator along."""
+    def _repeat(self, candidate: _Candidate, decision: Decision) -> Decision:
+        """Take a decision from the journal; unless all is computed anew before the next test, the evaluator too."""
         if decision.action == "unreachable":
             return self._drop(candidate)
         if decision.action == "removed":
-            if rebuild:
+            self._is_stale = True
+            if self._rebuilds:
                 self.evaluator.damage_without([candidate.places])
                 self.evaluator.accept()
             else:
                 self.evaluator.remove_unreachable(candidate.places)
-            self.evaluator.damage = decision.after
+                self.evaluator.damage = decision.after
             self._drop_inputs(candidate)
         return decision
 

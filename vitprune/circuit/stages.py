@@ -6,8 +6,11 @@ Legend of dimensions:
 
 In the whole model all nodes of a stage read the same stream and are computed together; in a circuit every receiver has
 a stream of its own. A stage works in two steps: its receivers project what they read, then its nodes make of the
-projections their activations (a head's gathered values, a group's neurons), which ``out_weight`` sends to the stream.
-The layer norm's scale and shift are folded into the projections.
+projections their activations (a head's gathered values, a group's neurons), which ``send`` brings to the stream.
+
+Every reader of the stream applies a layer norm, which takes no notice of a constant added to all of the d numbers. So
+whatever is written here is centred, and a norm is a division by the root mean square. Its scale and shift are folded
+into the projections.
 """
 
 from __future__ import annotations
@@ -22,6 +25,26 @@ from vitprune.circuit.graph import Graph
 from vitprune.model.vit import NORM_EPS, ViT
 
 
+def centred(x: Tensor) -> Tensor:
+    """The same with mean 0 over the width of the stream, the last dimension."""
+    return x - x.mean(dim=-1, keepdim=True)
+
+
+def project(reads: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Norm and projection of what receivers read, ``(r or 1, m, d), (r, d, width), (r, 1, width) -> (r, m, width)``.
+
+    The reads are centred. If there is one for several receivers, they share it.
+    """
+    squares = torch.linalg.vector_norm(reads, dim=-1, keepdim=True).square_()
+    scale = squares.mul_(1 / reads.shape[-1]).add_(NORM_EPS).rsqrt_()
+    if len(reads) == len(weight):
+        projected = torch.bmm(reads, weight)
+    else:
+        joined = reads[0] @ rearrange(weight, "r d w -> d (r w)")
+        projected = rearrange(joined, "m (r w) -> r m w", r=len(weight))
+    return torch.addcmul(bias, projected, scale)
+
+
 class Stage:
     """What heads and neuron groups have in common.
 
@@ -33,28 +56,9 @@ class Stage:
     out_weight: Tensor
 
     def __init__(self, norm: nn.LayerNorm, in_weight: Tensor, in_bias: Tensor, out_weight: Tensor) -> None:
-        scaled = in_weight * norm.weight.detach()[:, None]
-        self.in_weight = scaled.contiguous()
+        self.in_weight = (in_weight * norm.weight.detach()[:, None]).contiguous()
         self.in_bias = in_bias + (norm.bias.detach() @ in_weight)[:, None]
-        self.out_weight = out_weight.contiguous()
-
-    def project(self, rows: list[int], normed: Tensor) -> Tensor:
-        """Projections ``(r, m, width)`` of the receivers ``rows`` from their normed reads ``(r, m, d)``.
-
-        Where all of them read the same, ``normed`` may be ``(1, m, d)``.
-        """
-        everyone = len(rows) == len(self.in_weight)
-        weight = self.in_weight if everyone else self.in_weight[rows]
-        bias = self.in_bias if everyone else self.in_bias[rows]
-        if len(normed) == len(rows):
-            return torch.baddbmm(bias, normed, weight)
-        joined = F.linear(normed[0], rearrange(weight, "r d w -> (r w) d"), rearrange(bias, "r 1 w -> (r w)"))
-        return rearrange(joined, "m (r w) -> r m w", r=len(rows))
-
-    def send(self, nodes: list[int], activations: Tensor, out: Tensor | None = None) -> Tensor:
-        """What ``nodes`` add to the stream ``(nodes, m, d)`` for activations, or changes of them, ``(nodes, m, k)``."""
-        weight = self.out_weight if len(nodes) == len(self.out_weight) else self.out_weight[nodes]
-        return torch.bmm(activations, weight, out=out)
+        self.out_weight = centred(out_weight).contiguous()
 
 
 class HeadStage(Stage):
@@ -122,7 +126,7 @@ class Stages:
         self.mlps = {
             2 * layer + 2: MlpStage(model, layer, graph) for layer, neurons in enumerate(graph.layer_neurons) if neurons
         }
-        self.biases = self._biases()
+        self.biases = [centred(bias) for bias in self._biases()]
         self.last_heads = max(self.heads, default=0)
         """The last stage with heads: no later one reads any row of the stream but the class token's."""
 
@@ -145,8 +149,8 @@ class Stages:
         return 1 if stage > self.last_heads or (stage == self.last_heads and port == "q") else None
 
     def by_stage(self, found: Activations) -> list[Tensor]:
-        """Activations of each stage's nodes: ``embed (1, b, t, d)``, then ``(nodes, b, t, k or n)``, maybe no nodes."""
-        parts = [found.embed[None]]
+        """Activations by stage: the centred ``embed (1, b, t, d)``, then its nodes', ``(nodes, b, t, k or n)``."""
+        parts = [centred(found.embed)[None]]
         for stage in range(1, self.graph.last_stage):
             layer = (stage - 1) // 2
             if stage in self.mlps:
@@ -157,10 +161,9 @@ class Stages:
 
     def project(self, stage: int, streams: Tensor, which: Tensor) -> Tensor:
         """Projections ``(r, b, t, width)`` of a stage's receivers, of which the i-th reads ``streams[which[i]]``."""
-        flat = rearrange(normed(streams), "r b t d -> r (b t) d")
-        rows = list(range(len(which)))
-        projections = self[stage].project(rows, flat if len(flat) == 1 else flat[which])
-        return projections.view(len(rows), *streams.shape[1:3], projections.shape[-1])
+        part, flat = self[stage], rearrange(streams, "r b t d -> r (b t) d")
+        projections = project(flat if len(flat) == 1 else flat[which], part.in_weight, part.in_bias)
+        return projections.view(len(which), *streams.shape[1:3], -1)
 
     def activate(self, stage: int, projections: Tensor) -> Tensor:
         """Activations ``(nodes, b, t, k or n)`` of all nodes of a stage from its receivers' projections.
@@ -178,16 +181,10 @@ class Stages:
 
     def send(self, stage: int, activations: Tensor) -> Tensor:
         """What all nodes of a stage add to the stream, ``(nodes, b, t, d)``."""
-        nodes, *shape, _ = activations.shape
-        sent = self[stage].send(list(range(nodes)), rearrange(activations, "n b t k -> n (b t) k"))
-        return sent.view(nodes, *shape, -1)
+        sent = torch.bmm(rearrange(activations, "n b t k -> n (b t) k"), self[stage].out_weight)
+        return sent.view(*activations.shape[:3], -1)
 
     def send_all(self, activations: list[Tensor]) -> Tensor:
         """What every sender adds to the stream, ``(senders, b, t, d)``, given the activations of each stage."""
         sent = [self.send(stage, part) for stage, part in enumerate(activations) if stage and len(part)]
         return torch.cat([activations[0], *sent])
-
-
-def normed(reads: Tensor) -> Tensor:
-    """The layer norm of reads ``(..., d)``, without scale and shift."""
-    return F.layer_norm(reads, reads.shape[-1:], None, None, NORM_EPS)
