@@ -72,8 +72,8 @@ def acdc(
         batch_size=batch_size,
         candidates=candidates_in(batch_size, len(images)),
     )
-    key = search_key(model, images, labels, graph, ablation, (tau, granularity, metric, batch_size))
-    written = Journal(journal, key)
+    options = ("acdc", tau, granularity, metric, batch_size)
+    written = Journal(journal, search_key(model, images, labels, graph, ablation, options)) if journal else None
     search = Search(evaluator, tau, on_progress=on_progress, journal=written)
     try:
         if granularity != "edge":
@@ -81,7 +81,8 @@ def acdc(
         if granularity != "node":
             search.over_edges()
     finally:
-        written.close()
+        if written:
+            written.close()
     return circuit_of(search, f"acdc-{granularity}", metric)
 
 

@@ -57,7 +57,7 @@ class Circuit:
 
     ``keep_mask (receivers, senders)`` is True where an edge stays. ``kl`` is KL(full ‖ circuit) in nats on the images
     of the search. ``scores (receivers, senders)`` says how much each edge matters by the method's own measure, NaN
-    where that is not known. ``trace`` has every decision in the order taken; ``tau`` is None where no threshold was used.
+    where that is not known. ``trace`` has every decision in the order taken; ``tau`` is None if there was no threshold.
     """
 
     graph: Graph

@@ -141,6 +141,7 @@ class IncrementalEvaluator:
         self._live: Tensor | None = None
         self._plan: Plan | None = None
         self._tried: list[list[Place]] = []
+        self._known_changes: dict[int, list[Tensor]] = {}
         for bank in (bank for banks in self._banks for bank in banks):
             keep = self.keep_mask[[bank.first_row + row for row in bank.rows]].numpy()
             if bank.reads is not None:
@@ -205,16 +206,16 @@ class IncrementalEvaluator:
         All edges lead to one receiver, or all come out of nodes of one stage. At most ``candidates`` at once.
         """
         self._tried = candidates
-        cut_rows = frozenset(row for places in candidates for row, _ in places if self.is_live(row))
-        if self._plan is None or self._plan.cut_rows != cut_rows:
-            self._plan = make_plan(self.stages, self._banks, self.keep_mask, self.is_live, cut_rows)
+        rows = frozenset(row for places in candidates for row, _ in places)
+        if self._plan is None or self._plan.rows != rows:
+            self._plan = make_plan(self.stages, self._banks, self.keep_mask, self.is_live, rows)
         plan, count = self._plan, len(candidates)
         if not plan.steps or plan.steps[-1].stage < self.graph.last_stage:
             self.damages = [self.damage] * count
             return self.damages
         self._take_places(plan, count)
         columns = sorted({column for places in candidates for _, column in places})
-        cuts = {row: self._cut_weights(row, columns) for row in cut_rows}
+        cuts = {row: self._cut_weights(row, columns) for row in plan.cut_rows}
         totals = torch.zeros(count, dtype=torch.float64)
         for batch in range(len(self._slices)):
             totals += self._propagate(plan, batch, count, columns, cuts)
@@ -236,8 +237,10 @@ class IncrementalEvaluator:
                         bank.projections.current[item] = part.projection_places[place * count + choice]
             if step.places:
                 current = self._activations[step.stage].current
+                start = self.graph.stage_senders[step.stage].start
                 for place, node in enumerate(step.nodes):
                     current[node] = step.places[place * count + choice]
+                    self._known_changes.pop(start + node, None)
         self.damage = self.damages[choice]
         for place in self._tried[choice]:
             self.keep_mask[place] = False
@@ -263,6 +266,13 @@ class IncrementalEvaluator:
             if step.stage < self.graph.last_stage:
                 step.places = self._activations[step.stage].take(len(step.nodes) * count)
 
+    def _cut(self, part: Part, changes: Tensor, cuts: dict[int, Tensor]) -> Tensor:
+        """The changes of reads by the cuts themselves, ``(cut leaders, n · b · tokens · d)``; one row may be for all."""
+        if len(changes) == 1 and len(self._tried) == 1:
+            return changes
+        weights = torch.cat([cuts[part.bank.first_row + part.leaders[place]] for place in part.cut])
+        return weights @ changes
+
     def _cut_weights(self, row: int, columns: list[int]) -> Tensor:
         """For each candidate which of ``columns`` it cuts off from a receiver, ``(n, columns)``."""
         weights = [[float((row, column) in places) for column in columns] for places in map(set, self._tried)]
@@ -280,8 +290,7 @@ class IncrementalEvaluator:
                     changes[tokens] = self._changes(batch, columns, tokens)
                 reads = self._new_reads(part, batch, count, writes)
                 if part.cut:
-                    weights = torch.cat([cuts[part.bank.first_row + part.leaders[place]] for place in part.cut])
-                    cut = (weights @ changes[tokens]).view(len(part.cut), *reads.shape[1:])
+                    cut = self._cut(part, changes[tokens], cuts).view(-1, *reads.shape[1:])
                     if part.feeds is None:
                         reads = reads + cut
                     elif len(part.cut) == len(reads):
@@ -307,17 +316,22 @@ class IncrementalEvaluator:
         """How what removed senders give differs from what they give now, ``(columns, b · tokens · d)``."""
         changes = []
         for column in columns:
-            stage = self.graph.senders[column].stage
-            node = column - self.graph.stage_senders[stage].start
-            ablated = self._ablated[batch][stage][node, :, :tokens]
-            if stage == 0:
-                change = ablated - self._embeddings[batch][:, :tokens]
-            else:
-                current = self._activations[stage].get(batch, [node])[0, :, :tokens]
-                difference = (ablated - current).flatten(0, 1)
-                change = difference @ self.stages[stage].out_weight[node]
-            changes.append(change.reshape(-1))
-        return torch.stack(changes)
+            if self._keeps_reads and column not in self._known_changes:
+                # A sender is tried at many receivers before it changes itself.
+                self._known_changes[column] = [self._change(each, column) for each in range(len(self._slices))]
+            change = self._known_changes[column][batch] if self._keeps_reads else self._change(batch, column)
+            changes.append(change[None, :, :tokens].flatten(1))
+        return changes[0] if len(changes) == 1 else torch.cat(changes)
+
+    def _change(self, batch: int, column: int) -> Tensor:
+        """How what a removed sender gives differs from what it gives now, ``(b, t, d)``; after the last heads t is 1."""
+        stage = self.graph.senders[column].stage
+        node = column - self.graph.stage_senders[stage].start
+        ablated = self._ablated[batch][stage][node]
+        if stage == 0:
+            return ablated - self._embeddings[batch]
+        current = self._activations[stage].get(batch, [node])[0]
+        return (ablated[:, : current.shape[1]] - current) @ self.stages[stage].out_weight[node]
 
     def _new_reads(self, part: Part, batch: int, count: int, writes: tuple[Tensor, Tensor] | None) -> Tensor:
         """What the leaders read given what senders changed, but for their own cuts, ``(leaders, n · b, t, d)``."""

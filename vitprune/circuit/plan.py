@@ -74,8 +74,12 @@ class Step:
 
 @dataclass
 class Plan:
-    """What is computed again when edges into ``cut_rows`` go; ``shared``: other receivers share a read with those."""
+    """What is computed again when edges into ``rows`` go, of which ``cut_rows`` reach the logits.
 
+    ``shared`` says whether other receivers share a read with those that change.
+    """
+
+    rows: frozenset[int]
     cut_rows: frozenset[int]
     steps: list[Step]
     shared: bool
@@ -86,10 +90,11 @@ def make_plan(
     banks: list[list[Bank]],
     keep_mask: Tensor,
     is_live: Callable[[int], bool],
-    cut_rows: frozenset[int],
+    rows: frozenset[int],
 ) -> Plan:
-    """The plan for edges into ``cut_rows`` in the circuit that ``keep_mask`` keeps; ``is_live`` speaks of rows."""
+    """The plan for edges into ``rows`` in the circuit that ``keep_mask`` keeps; ``is_live`` speaks of such rows."""
     graph = stages.graph
+    cut_rows = frozenset(row for row in rows if is_live(row))
     steps: list[Step] = []
     changed: list[int] = []
     shared = False
@@ -106,16 +111,16 @@ def make_plan(
             continue
         parts = []
         for bank in banks[stage]:
-            rows = [row for row in bank.rows if row in affected]
-            if rows:
-                parts.append(_make_part(stages, bank, rows, keep_mask, changed, cut_rows))
-                items = {bank.read_item(row) for row in rows}
+            mine = [row for row in bank.rows if row in affected]
+            if mine:
+                parts.append(_make_part(stages, bank, mine, keep_mask, changed, cut_rows))
+                items = {bank.read_item(row) for row in mine}
                 shared |= any(row not in affected and bank.read_item(row) in items for row in bank.rows)
         nodes, out_weight = _nodes(stages, stage, sorted(affected))
         steps.append(Step(stage, parts, nodes, len(changed), out_weight))
         if nodes:
             changed += [graph.stage_senders[stage].start + node for node in nodes]
-    return Plan(cut_rows, steps, shared)
+    return Plan(rows, cut_rows, steps, shared)
 
 
 def _nodes(stages: Stages, stage: int, rows: list[int]) -> tuple[list[int], Tensor]:

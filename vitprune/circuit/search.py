@@ -10,12 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 
 from torch import Tensor
 
 from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
 from vitprune.circuit.incremental import IncrementalEvaluator, Place
 from vitprune.circuit.journal import Journal
+
+TESTS_BETWEEN_REFRESHES = 256
+"""After so many tests the circuit is computed from scratch at the start of the next layer."""
 
 MEMORY_OF_OUTCOMES = 0.8
 """Weight of the past when the share of removals is followed, by which the next outcomes are guessed."""
@@ -61,16 +65,17 @@ class Search:
         self.trace: list[Decision] = []
         self._testable = self.graph.all_edges if testable is None else testable
         self._on_progress = on_progress
-        self._journal = journal or Journal.none()
+        self._journal = journal
         self._removal_share = 1.0
-        self._is_stale = False
+        self._known = list(journal.known) if journal else []
+        self._tests = 0
+        self._refreshes_ahead = self._count_refreshes()
 
     def over_nodes(self) -> None:
         """Decide on every head and MLP, the latest first."""
         # embed stays whatever happens.
         self._start_phase([0, *(len(columns) for columns in self.graph.stage_senders[1 : self.graph.last_stage])])
         for stage in reversed(range(1, self.graph.last_stage)):
-            self._enter(stage, lambda each: self.graph.senders[self.graph.sender_index[each.sender]].layer)
             candidates = []
             for column in reversed(self.graph.stage_senders[stage]):
                 rows = self.evaluator.keep_mask[:, column].nonzero().flatten().tolist()
@@ -84,7 +89,6 @@ class Search:
         counts = [int(mask[rows.start : rows.stop].sum()) for rows in self.graph.stage_receivers]
         self._start_phase(counts)
         for stage in reversed(range(1, self.graph.last_stage + 1)):
-            self._enter(stage, lambda each: self.graph.receivers[self.graph.receiver_index[each.receiver]].node.layer)
             groups = []
             for row in reversed(self.graph.stage_receivers[stage]):
                 name = self.graph.receivers[row].name
@@ -101,33 +105,50 @@ class Search:
         self._started = time.perf_counter()
         self._layer: int | None = None
 
-    def _enter(self, stage: int, layer_of: Callable[[Decision], int]) -> None:
-        """At the start of a layer, take what the journal knows of it, and compute the circuit from scratch.
+    def _enter(self, decision_layer: int) -> None:
+        """At the start of a layer, now and then, compute the circuit from scratch, so that rounding does not add up.
 
-        Scratch is only needed against rounding, once a layer. A layer that the journal knows to its end is not computed
-        at all, so that a search that goes on takes the same steps from the same state as one that was not interrupted.
+        What a journal knows up to the last of these points is not computed at all: a search that goes on takes the same
+        steps from the same state as one that was not interrupted.
         """
-        layer = (stage - 1) // 2
-        if layer == self._layer:
+        if decision_layer == self._layer:
             return
-        self._layer = layer
-        self._known = self._journal.take(lambda decision: layer_of(decision) == layer)
-        self._rebuilds = not self._journal.knows_more
-        if self._rebuilds and self._is_stale:
-            self.evaluator.refresh()
-            self._is_stale = False
+        self._layer = decision_layer
+        if self._tests >= TESTS_BETWEEN_REFRESHES:
+            self._tests = 0
+            self._refreshes_ahead -= 1
+            if self._refreshes_ahead <= 0:
+                self.evaluator.refresh()
+
+    def _count_refreshes(self) -> int:
+        """How many times a search that took the known decisions computed the circuit from scratch."""
+        count = tests = 0
+        for _, decisions in groupby(self._known, self._layer_of):
+            if tests >= TESTS_BETWEEN_REFRESHES:
+                count, tests = count + 1, 0
+            tests += sum(decision.action != "unreachable" for decision in decisions)
+        return count
+
+    def _layer_of(self, decision: Decision) -> int:
+        if decision.receiver == ALL_RECEIVERS:
+            return self.graph.senders[self.graph.sender_index[decision.sender]].layer
+        return self.graph.receivers[self.graph.receiver_index[decision.receiver]].node.layer
 
     def _walk(self, stage: int, groups: list[list[_Candidate]]) -> None:
         """Decide on the candidates of a stage; those of one group may be evaluated together."""
+        if any(groups):
+            self._enter((stage - 1) // 2)
         for group in groups:
+            # Decisions on a group change what is upstream of it: who reaches the logits from here stays the same.
+            live = [self._is_live(candidate) for candidate in group]
             while group:
                 if self._known:
                     decided = [self._repeat(group[0], self._known.pop(0))]
-                elif not self._is_live(group[0]):
+                elif not live[0]:
                     decided = [self._drop(group[0])]
                 else:
-                    decided = self._test(group[: self.evaluator.candidates])
-                group = group[len(decided) :]
+                    decided = self._test(self._next(group, live))
+                group, live = group[len(decided) :], live[len(decided) :]
                 for decision in decided:
                     self._report(stage, decision)
 
@@ -136,6 +157,15 @@ class Search:
         if candidate.receiver == ALL_RECEIVERS:
             return bool(self.evaluator.live[candidate.column])
         return self.evaluator.is_live(candidate.places[0][0])
+
+    def _next(self, group: list[_Candidate], live: list[bool]) -> list[_Candidate]:
+        """The candidates at the head of a group that may be evaluated together: all of them live."""
+        most = self.evaluator.candidates
+        return (
+            [each for each, is_live in zip(group[:most], live, strict=False) if is_live]
+            if all(live[:most])
+            else group[:1]
+        )
 
     def _test(self, candidates: list[_Candidate]) -> list[Decision]:
         """Decide on as many candidates as the guess about their outcomes was right for, and on one more."""
@@ -158,7 +188,6 @@ class Search:
                 break
         if accepted is not None:
             self.evaluator.accept(accepted)
-            self._is_stale = True
         for candidate, decision in zip(candidates, decided, strict=False):
             if decision.action == "removed":
                 self._drop_inputs(candidate)
@@ -175,8 +204,7 @@ class Search:
         if decision.action == "unreachable":
             return self._drop(candidate)
         if decision.action == "removed":
-            self._is_stale = True
-            if self._rebuilds:
+            if self._refreshes_ahead <= 0:
                 self.evaluator.damage_without([candidate.places])
                 self.evaluator.accept()
             else:
@@ -198,8 +226,10 @@ class Search:
 
     def _report(self, stage: int, decision: Decision) -> None:
         self.trace.append(decision)
-        self._journal.write(decision)
+        if self._journal:
+            self._journal.write(decision)
         self._decided += 1
+        self._tests += decision.action != "unreachable"
         self._removed += decision.action != "kept"
         self._cost_done += self._stage_costs[stage]
         self._cost_left -= self._stage_costs[stage]
