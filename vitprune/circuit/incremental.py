@@ -31,7 +31,7 @@ from vitprune.model.vit import ViT
 Place = tuple[int, int]
 """Row and column of an edge in a mask ``(receivers, senders)``."""
 
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 16 << 20
 """On a CPU, a batch has as many images as keep the reads of one stage within this size."""
 
 
@@ -267,7 +267,7 @@ class IncrementalEvaluator:
                 step.places = self._activations[step.stage].take(len(step.nodes) * count)
 
     def _cut(self, part: Part, changes: Tensor, cuts: dict[int, Tensor]) -> Tensor:
-        """The changes of reads by the cuts themselves, ``(cut leaders, n · b · tokens · d)``; one row may be for all."""
+        """The changes of reads by the cuts themselves, ``(cut leaders, n · b · tokens · d)``, or one row for all."""
         if len(changes) == 1 and len(self._tried) == 1:
             return changes
         weights = torch.cat([cuts[part.bank.first_row + part.leaders[place]] for place in part.cut])
@@ -291,9 +291,7 @@ class IncrementalEvaluator:
                 reads = self._new_reads(part, batch, count, writes)
                 if part.cut:
                     cut = self._cut(part, changes[tokens], cuts).view(-1, *reads.shape[1:])
-                    if part.feeds is None:
-                        reads = reads + cut
-                    elif len(part.cut) == len(reads):
+                    if len(part.cut) == len(reads):
                         reads += cut
                     else:
                         reads[part.cut] += cut
@@ -324,7 +322,7 @@ class IncrementalEvaluator:
         return changes[0] if len(changes) == 1 else torch.cat(changes)
 
     def _change(self, batch: int, column: int) -> Tensor:
-        """How what a removed sender gives differs from what it gives now, ``(b, t, d)``; after the last heads t is 1."""
+        """How what a removed sender gives differs from what it gives now, ``(b, t, d)``; t may be 1."""
         stage = self.graph.senders[column].stage
         node = column - self.graph.stage_senders[stage].start
         ablated = self._ablated[batch][stage][node]
@@ -343,17 +341,20 @@ class IncrementalEvaluator:
             keep = self.keep_mask[[bank.first_row + row for row in part.leaders]]
             reads = read_streams(self.stages, bank.stage, keep, *writes)[:, :, : bank.tokens]
         flat = reads.flatten(1)
+        size = count * flat.shape[1]
+        if bank.reads is not None:
+            new = bank.reads.room(batch, part.read_places).view(len(flat), size)
+        else:
+            new = flat.new_empty(len(flat), size)
         if part.feeds is None:
-            # These are cut themselves: what is kept is not written to.
-            new = flat if count == 1 else flat.repeat(1, count)
+            new.unflatten(1, (count, -1)).copy_(flat[:, None].expand(-1, count, -1))
         else:
             buffer = self._class_token if bank.tokens == 1 else self._all_tokens
-            size = count * flat.shape[1]
             arriving = buffer[: len(self.graph.senders) * size].view(-1, size)[: part.feeds.shape[1]]
             if count == 1:
-                new = torch.addmm(flat, part.feeds, arriving)
+                torch.addmm(flat, part.feeds, arriving, out=new)
             else:
-                new = (part.feeds @ arriving).view(len(flat), count, -1).add_(flat[:, None])
+                torch.mm(part.feeds, arriving, out=new).unflatten(1, (count, -1)).add_(flat[:, None])
         return new.view(len(flat), -1, *reads.shape[2:])
 
     def _project(self, part: Part, reads: Tensor) -> Tensor:

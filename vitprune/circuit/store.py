@@ -16,28 +16,44 @@ class VersionStore:
     """
 
     def __init__(self, items: int, candidates: int, shapes: list[tuple[int, ...]], like: Tensor) -> None:
-        places = items * (1 + candidates)
+        # Room for the current versions and for those that are tried twice, so that there is a free run to write to.
+        places = items * (1 + 2 * candidates)
         self.batches = [like.new_empty(places, *shape) for shape in shapes]
         self.current = list(range(items))
         self._places = range(places)
 
     def take(self, count: int) -> list[int]:
-        """Places that hold nothing current."""
+        """Places that hold nothing current, one after the other if there is such a run."""
         used = set(self.current)
-        free = [place for place in self._places if place not in used]
-        return free[:count]
+        run = 0
+        for place in self._places:
+            run = 0 if place in used else run + 1
+            if run == count:
+                return list(range(place - count + 1, place + 1))
+        return [place for place in self._places if place not in used][:count]
+
+    def room(self, batch: int, places: list[int]) -> Tensor:
+        """Where the values of ``places`` are written: in the store itself, or apart if they do not stand in a row."""
+        store = self.batches[batch]
+        if _is_run(places):
+            return store[places[0] : places[-1] + 1]
+        return store.new_empty(len(places), *store.shape[1:])
 
     def put(self, batch: int, places: list[int], values: Tensor) -> None:
-        """Write ``values``, one for each place."""
+        """Write ``values``, one for each place, unless they stand there already."""
         store = self.batches[batch]
-        if places[-1] - places[0] == len(places) - 1:
-            store[places[0] : places[-1] + 1] = values
-        else:
+        if not _is_run(places):
             store.index_copy_(0, torch.tensor(places, device=store.device), values)
+        elif values.data_ptr() != store[places[0]].data_ptr():
+            store[places[0] : places[-1] + 1] = values
 
     def get(self, batch: int, items: Sequence[int]) -> Tensor:
         """The current values of ``items``; not to be written to."""
         places, store = [self.current[item] for item in items], self.batches[batch]
-        if places == list(range(places[0], places[0] + len(places))):
-            return store[places[0] : places[0] + len(places)]
+        if _is_run(places):
+            return store[places[0] : places[-1] + 1]
         return store.index_select(0, torch.tensor(places, device=store.device))
+
+
+def _is_run(places: list[int]) -> bool:
+    return places == list(range(places[0], places[0] + len(places)))
