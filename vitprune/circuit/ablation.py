@@ -119,7 +119,7 @@ class Ablation:
                 _check_reference("resample", model, self.sources)
             return
         shapes = [tuple(part.shape) for part in (self.embed, *self.heads, *self.neurons)]
-        expected = [(config.num_tokens, config.d_model)]
+        expected: list[tuple[int, ...]] = [(config.num_tokens, config.d_model)]
         expected += [(heads, config.num_tokens, config.d_head) for heads in config.layer_heads]
         expected += [(config.num_tokens, neurons) for neurons in config.layer_neurons]
         if shapes != expected:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,11 +22,11 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
+from vitprune.circuit.checks import check_call
 from vitprune.circuit.circuit import Circuit, scores_of_trace
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.incremental import IncrementalEvaluator
 from vitprune.circuit.journal import Journal
-from vitprune.circuit.masked import check_images
 from vitprune.circuit.metrics import MetricName, metric_named
 from vitprune.circuit.search import Search, SearchProgress
 from vitprune.errors import CircuitError
@@ -60,7 +61,8 @@ def acdc(
     Raises CircuitError for a τ below zero, no images, images of another shape, a graph of another model, an unknown
     granularity or metric, or logits that are not finite.
     """
-    graph, ablation = check_search(model, images, tau, graph, ablation, granularity, metric, batch_size)
+    check_search(tau, granularity, metric)
+    graph, ablation = check_call(model, images, graph, ablation, batch_size)
     evaluator = IncrementalEvaluator(
         model,
         images,
@@ -75,65 +77,43 @@ def acdc(
     options = ("acdc", tau, granularity, metric, batch_size)
     written = Journal(journal, search_key(model, images, labels, graph, ablation, options)) if journal else None
     search = Search(evaluator, tau, on_progress=on_progress, journal=written)
-    try:
+    with closing(written) if written else nullcontext():
         if granularity != "edge":
             search.over_nodes()
         if granularity != "node":
             search.over_edges()
-    finally:
-        if written:
-            written.close()
     return circuit_of(search, f"acdc-{granularity}", metric)
 
 
-def circuit_of(search: Search, method: str, metric: MetricName) -> Circuit:
-    """The result of a search that has come to its end; its KL is computed from scratch."""
+def circuit_of(
+    search: Search, method: str, metric: MetricName, keep_mask: Tensor | None = None, scores: Tensor | None = None
+) -> Circuit:
+    """The result of a search that has come to its end; its KL is computed from scratch.
+
+    ``keep_mask`` and ``scores`` default to those of the search.
+    """
     evaluator = search.evaluator
     circuit = Circuit(
         graph=evaluator.graph,
-        keep_mask=evaluator.keep_mask,
+        keep_mask=evaluator.keep_mask if keep_mask is None else keep_mask,
         ablation=evaluator.ablation,
         kl=math.nan,
         method=method,
         metric=metric,
         tau=search.tau,
-        scores=scores_of_trace(evaluator.graph, search.trace),
+        scores=scores_of_trace(evaluator.graph, search.trace) if scores is None else scores,
         trace=tuple(search.trace),
     )
     return circuit.measured(evaluator.model, evaluator.images, evaluator.full_logits)
 
 
-def check_search(
-    model: ViT,
-    images: Tensor,
-    tau: float,
-    graph: Graph | None,
-    ablation: Ablation | None,
-    granularity: str,
-    metric: str,
-    batch_size: int | None,
-) -> tuple[Graph, Ablation]:
-    """The graph and the ablation of a search; CircuitError if something about the call is wrong."""
+def check_search(tau: float, granularity: str, metric: str) -> None:
+    """CircuitError for options that no search can have."""
     if not (math.isfinite(tau) and tau >= 0):
         raise CircuitError(f"tau must be a finite number of at least 0, got {tau}")
     if granularity not in get_args(Granularity):
         raise CircuitError(f"granularity must be one of {', '.join(get_args(Granularity))}, got {granularity!r}")
     metric_named(metric)
-    if batch_size is not None and batch_size < 1:
-        raise CircuitError(f"batch_size must be at least 1, got {batch_size}")
-    return check_model(model, images, graph, ablation)
-
-
-def check_model(model: ViT, images: Tensor, graph: Graph | None, ablation: Ablation | None) -> tuple[Graph, Ablation]:
-    """The graph and the ablation of a call; CircuitError if model, images, graph and ablation do not go together."""
-    check_images(model, images)
-    if model.training:
-        raise CircuitError("the model is in training mode: call model.eval() first, or dropout would blur the search")
-    graph = graph or Graph.of(model)
-    graph.check(model)
-    ablation = ablation or Ablation.mean(model, images)
-    ablation.check(model)
-    return graph, ablation
 
 
 def candidates_in(batch_size: int | None, images: int) -> int:

@@ -15,10 +15,13 @@ Images are worked through in batches that fit the processor's cache, or that bou
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
+from vitprune.circuit.checks import check_finite
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.masked import check_images, read_streams
 from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
@@ -73,8 +76,7 @@ class IncrementalEvaluator:
         with torch.no_grad():
             self.full_logits = torch.cat([model(images[chosen]) for chosen in self._slices])
             self._embeddings = [centred(model.embed(images[chosen])) for chosen in self._slices]
-        if not torch.isfinite(self.full_logits).all():
-            raise CircuitError("the model's logits are not finite on these images: check its weights and the input")
+        check_finite(self.full_logits)
         reference = Reference.of(self.full_logits, labels)
         self._references = [reference.of_images(chosen) for chosen in self._slices]
         self._ablated = self._ablated_activations()
@@ -242,17 +244,17 @@ class IncrementalEvaluator:
                     current[node] = step.places[place * count + choice]
                     self._known_changes.pop(start + node, None)
         self.damage = self.damages[choice]
-        for place in self._tried[choice]:
-            self.keep_mask[place] = False
+        for row, column in self._tried[choice]:
+            self.keep_mask[row, column] = False
         self._live = None
         if plan.shared or len(plan.cut_rows) > 1:
             self._plan = None
         self._tried = []
 
-    def remove_unreachable(self, places: list[Place]) -> None:
-        """Remove edges that cannot change the logits, without a computation."""
-        for place in places:
-            self.keep_mask[place] = False
+    def remove_unreachable(self, places: Iterable[Sequence[int]]) -> None:
+        """Remove edges without a computation: those that cannot change the logits, or before a ``refresh``."""
+        for row, column in places:
+            self.keep_mask[row, column] = False
         self._live = self._plan = None
 
     def _take_places(self, plan: Plan, count: int) -> None:
@@ -382,9 +384,9 @@ class IncrementalEvaluator:
             assert bank.projections is not None
             values = bank.projections.get(batch, [bank.item_of[row] for row in rows])
             values = values.repeat(1, count, 1, 1) if count > 1 or fresh else values
-            for place, row in enumerate(rows):
+            for item, row in enumerate(rows):
                 if row in places:
-                    values[place] = projected[places[row][0]][places[row][1]]
+                    values[item] = projected[places[row][0]][places[row][1]]
             ports.append(values)
         queries, keys, values = ports
         return part.activate(queries[:, :, :1] if step.stage == stages.last_heads else queries, keys, values)

@@ -18,7 +18,7 @@ from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
 from vitprune.circuit.incremental import IncrementalEvaluator, Place
 from vitprune.circuit.journal import Journal
 
-TESTS_BETWEEN_REFRESHES = 256
+TESTS_BETWEEN_REFRESHES = 512
 """After so many tests the circuit is computed from scratch at the start of the next layer."""
 
 MEMORY_OF_OUTCOMES = 0.8
@@ -48,8 +48,7 @@ class _Candidate:
 class Search:
     """A walk over nodes or edges; its state is the evaluator's circuit and the decisions so far.
 
-    ``testable (receivers, senders)`` limits the edges that are candidates. Decisions that ``journal`` already has are
-    taken from there.
+    Decisions that ``journal`` already has are taken from there.
     """
 
     def __init__(
@@ -57,13 +56,12 @@ class Search:
         evaluator: IncrementalEvaluator,
         tau: float,
         *,
-        testable: Tensor | None = None,
         on_progress: Callable[[SearchProgress], None] | None = None,
         journal: Journal | None = None,
     ) -> None:
         self.evaluator, self.graph, self.tau = evaluator, evaluator.graph, tau
         self.trace: list[Decision] = []
-        self._testable = self.graph.all_edges if testable is None else testable
+        self._testable = self.graph.all_edges
         self._on_progress = on_progress
         self._journal = journal
         self._removal_share = 1.0
@@ -82,6 +80,22 @@ class Search:
                 candidates.append(_Candidate([(row, column) for row in rows], column, ALL_RECEIVERS))
             # A node without edges is gone already.
             self._walk(stage, [[each for each in candidates if each.places]])
+
+    def settle(self, *, remove: Tensor, keep: Tensor, scores: Tensor) -> None:
+        """Remove and keep edges without a test, where masks ``(receivers, senders)`` say so; ``scores`` predict why."""
+        before = self.evaluator.damage
+        standing = self.evaluator.keep_mask
+        actions: tuple[tuple[Action, Tensor], ...] = (
+            ("removed-untested", remove & standing),
+            ("kept-untested", keep & standing),
+        )
+        for action, mask in actions:
+            for row, column in mask.nonzero().tolist():
+                candidate = _Candidate([(row, column)], column, self.graph.receivers[row].name)
+                self.trace.append(self._decision(candidate, action, before, before + float(scores[row, column])))
+        self.evaluator.remove_unreachable((remove & standing).nonzero().tolist())
+        self.evaluator.refresh()
+        self._testable = self.graph.all_edges & ~keep
 
     def over_edges(self) -> None:
         """Decide on every edge that is still there, the latest receiver first."""
