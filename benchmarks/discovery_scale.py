@@ -2,8 +2,8 @@
 
     python benchmarks/discovery_scale.py --tau 1e-6
 
-Takes about half an hour on two cores (and seven minutes more when the model is not trained yet). Plain forward passes of
-the same batch are timed in the same process, before, during and after the search. Writes
+Takes about a quarter of an hour on two cores, and seven minutes more when the model is not trained yet. Plain forward
+passes of the same batch are timed in the same process, before, during and after the search. Writes
 benchmarks/results/discovery_scale.md.
 """
 

@@ -1,4 +1,4 @@
-"""The acdc stage: data/clean, models/baseline → models/circuit, models/pruned."""
+"""The acdc stage: data/clean, models/baseline → models/circuit, models/pruned, plots/faithfulness.csv."""
 
 from pathlib import Path
 
@@ -15,6 +15,8 @@ def main() -> None:
         pruned=Path("models/pruned"),
         metrics=Path("metrics/acdc.json"),
         timing=Path("metrics/acdc_timing.json"),
+        faithfulness=Path("plots/faithfulness.csv"),
+        journal=Path(".vitprune/acdc.jsonl"),
     )
 
 

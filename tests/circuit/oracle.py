@@ -52,20 +52,57 @@ def _neurons_of(model, layer, group, groups):
     return slice(count * group // groups, count * (group + 1) // groups)
 
 
-def _ablated(model, ablation: Ablation, sender: str, groups: int):
+def _ablated(model, values, sender: str, groups: int):
+    """What a removed sender adds to the stream: ``values`` as by the ablation, per image or for all of them."""
+    embed, heads, neurons = values
     if sender == "embed":
-        return ablation.embed
+        return embed
     if match := re.fullmatch(r"a(\d+)\.h(\d+)", sender):
         layer, head = map(int, match.groups())
         width = model.config.d_head
-        return (
-            ablation.heads[layer][head]
-            @ model.blocks[layer].attention.out.weight[:, head * width : (head + 1) * width].T
-        )
+        return heads[layer][head] @ model.blocks[layer].attention.out.weight[:, head * width : (head + 1) * width].T
     match = re.fullmatch(r"m(\d+)(?:\.g(\d+))?", sender)
     layer = int(match[1])
     mine = _neurons_of(model, layer, None if match[2] is None else int(match[2]), groups)
-    return ablation.neurons[layer][:, mine] @ model.blocks[layer].mlp.out.weight[:, mine].T
+    return neurons[layer][..., mine] @ model.blocks[layer].mlp.out.weight[:, mine].T
+
+
+def _values(model, ablation: Ablation, images):
+    """What removed senders give: ``embed``, ``heads`` and ``neurons``, taken from the model itself where they differ."""
+    if ablation.kind in ("zero", "mean"):
+        return ablation.embed, ablation.heads, ablation.neurons
+    if ablation.kind == "resample":
+        sources = torch.stack([ablation.sources[place % len(ablation.sources)] for place in range(len(images))])
+    else:
+        noises = [
+            torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(ablation.seed * 1_000_003 + place))
+            for place in range(len(images))
+        ]
+        sources = images + ablation.std * torch.stack(noises).to(images)
+    stream = model.embed(sources)
+    embed, heads, neurons = stream, [], []
+    for block in model.blocks:
+        heads.append(block.attention.heads(stream).transpose(0, 1))
+        stream = stream + block.attention(stream)
+        neurons.append(block.mlp.neurons(stream))
+        stream = stream + block.mlp(stream)
+    return embed, heads, neurons
+
+
+def brute_metric(name, labels):
+    """A metric of logits against the full model's: lower is better."""
+
+    def measure(logits, full):
+        rows = torch.arange(len(labels))
+        if name == "cross-entropy":
+            return -logits.log_softmax(-1)[rows, labels].mean().item()
+        if name == "accuracy":
+            return 1 - (logits.argmax(-1) == labels).double().mean().item()
+        others = full.clone()
+        others[rows, labels] = -math.inf
+        return (logits[rows, others.argmax(-1)] - logits[rows, labels]).mean().item()
+
+    return measure
 
 
 @torch.no_grad()
@@ -74,6 +111,7 @@ def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation
     config = model.config
     width = config.d_head
     written = {"embed": model.embed(images)}
+    values = _values(model, ablation, images)
     biases = torch.zeros(config.num_tokens, config.d_model, dtype=images.dtype)
     earlier = ["embed"]
 
@@ -83,7 +121,7 @@ def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation
             if (sender, receiver) in kept:
                 total = total + written[sender]
             else:
-                total = total + _ablated(model, ablation, sender, graph.mlp_groups)
+                total = total + _ablated(model, values, sender, graph.mlp_groups)
         return total
 
     for layer, block in enumerate(model.blocks):
@@ -137,19 +175,25 @@ def _has_path(graph: Graph, kept: set, node: str) -> bool:
     return False
 
 
-def brute_acdc(model: ViT, images, graph: Graph, ablation: Ablation, tau: float, granularity: str) -> set:
+def brute_acdc(model: ViT, images, graph: Graph, ablation: Ablation, tau: float, granularity: str, metric=None) -> set:
     """The edges that ACDC keeps, found with one whole masked forward pass per candidate."""
+
+    def damage(kept):
+        if metric is None:
+            return brute_kl(model, images, graph, kept, ablation, full)
+        return metric(brute_logits(model, images, graph, kept, ablation), full)
+
     full = model(images).detach()
     kept = set(graph.edges)
     receivers = list(dict.fromkeys(receiver for _, receiver in graph.edges))
     senders = list(dict.fromkeys(sender for sender, _ in graph.edges))
     order = {name: place for place, name in enumerate([node.name for node in graph.nodes])}
     senders.sort(key=order.__getitem__)
-    current = brute_kl(model, images, graph, kept, ablation, full)
+    current = damage(kept)
 
     def attempt(candidates):
         nonlocal current
-        kl = brute_kl(model, images, graph, kept - candidates, ablation, full)
+        kl = damage(kept - candidates)
         if kl - current < tau:
             kept.difference_update(candidates)
             current = kl

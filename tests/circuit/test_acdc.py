@@ -1,11 +1,13 @@
 import itertools
 import statistics
+from contextlib import suppress
 
 import pytest
 import torch
 
-from tests.circuit.oracle import brute_acdc, brute_kl, random_images, random_model
-from vitprune.circuit import Ablation, Circuit, Graph, acdc
+from tests.circuit.oracle import brute_acdc, brute_kl, brute_metric, random_images, random_model
+from vitprune.circuit import Ablation, Circuit, Graph, acdc, hybrid
+from vitprune.circuit import search as search_module
 from vitprune.errors import CircuitError
 
 CASES = [
@@ -105,9 +107,109 @@ def test_two_searches_give_the_same_circuit_and_trace():
 def test_progress_counts_up_to_the_number_of_edges():
     model = random_model(8)
     seen = []
-    acdc(model, random_images(model), tau=0.01, on_progress=lambda done, total: seen.append((done, total)))
-    edges = len(Graph.of(model).edges)
-    assert seen == [(done, edges) for done in range(1, edges + 1)]
+    circuit = acdc(model, random_images(model), tau=0.01, on_progress=seen.append)
+    edges = len(circuit.graph.edges)
+    assert [progress.decided for progress in seen] == list(range(1, edges + 1))
+    assert {progress.total for progress in seen} == {edges}
+    assert seen[-1].removed == len(circuit.removed)
+    assert seen[-1].damage == pytest.approx(circuit.kl, abs=1e-9)
+    assert seen[-1].seconds_left == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 10, 37])
+@pytest.mark.parametrize("granularity", ["edge", "node-edge"])
+def test_neither_bounded_memory_nor_several_candidates_at_once_change_the_circuit(batch_size, granularity):
+    model = random_model(12, num_layers=3)
+    images = random_images(model, count=5)
+    options = {"graph": Graph.of(model, mlp_groups=2), "granularity": granularity}
+    tau = middling_tau(model, images, **options)
+    circuit = acdc(model, images, tau=tau, batch_size=batch_size, **options)
+    ablation = Ablation.mean(model, images)
+    assert set(circuit.kept) == brute_acdc(model, images, options["graph"], ablation, tau, granularity)
+    assert 0 < len(circuit.kept) < len(circuit.graph.edges)
+
+
+@pytest.mark.parametrize("metric", ["cross-entropy", "logit-difference", "accuracy"])
+def test_other_metrics_take_the_decisions_of_brute_force(metric):
+    model = random_model(13)
+    images = random_images(model, count=12)
+    labels = torch.arange(12) % 3
+    graph, ablation = Graph.of(model), Ablation.mean(model, images)
+    tau = 0.05
+    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=tau, metric=metric, labels=labels)
+    assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, "edge", brute_metric(metric, labels))
+    assert circuit.kl == pytest.approx(
+        brute_kl(model, images, graph, set(circuit.kept), ablation, model(images).detach()), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("kind", ["resample", "noise"])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_ablations_that_differ_from_image_to_image_give_the_circuit_of_brute_force(kind, batch_size):
+    model = random_model(14)
+    images = random_images(model, count=6)
+    ablation = Ablation.resample(model, random_images(model, count=4, seed=5), seed=1)
+    if kind == "noise":
+        ablation = Ablation.noise(model, 0.7, seed=3)
+    graph = Graph.of(model, mlp_groups=3)
+    options = {"graph": graph, "ablation": ablation}
+    tau = middling_tau(model, images, **options)
+    circuit = acdc(model, images, tau=tau, batch_size=batch_size, **options)
+    assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, "edge")
+    assert 0 < len(circuit.kept) < len(graph.edges)
+
+
+@pytest.mark.parametrize("granularity", ["edge", "node-edge"])
+@pytest.mark.parametrize("find", [acdc, hybrid])
+def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stopped(
+    tmp_path, monkeypatch, granularity, find
+):
+    monkeypatch.setattr(search_module, "TESTS_BETWEEN_REFRESHES", 10)
+    model = random_model(15, num_layers=3, dtype=torch.float32)
+    images = random_images(model)
+    options = {"tau": 0.01, "granularity": granularity}
+    whole = find(model, images, **options)
+
+    class Interrupted(Exception):
+        pass
+
+    for stop in range(1, len(whole.trace), 7):
+
+        def interrupt(progress, last=stop):
+            if progress.decided == last:
+                raise Interrupted
+
+        journal = tmp_path / f"{stop}.jsonl"
+        with suppress(Interrupted):
+            find(model, images, journal=journal, on_progress=interrupt, **options)
+        with journal.open("a") as file:
+            file.write('{"sender": "a0.h')  # torn, as by a power cut
+        resumed = find(model, images, journal=journal, **options)
+        assert resumed.trace == whole.trace
+        assert resumed.kept == whole.kept
+
+
+def test_a_resumed_search_repeats_no_test_of_a_finished_layer(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_module, "TESTS_BETWEEN_REFRESHES", 1)
+    model = random_model(15, num_layers=3)
+    images = random_images(model)
+    acdc(model, images, tau=0.01, journal=tmp_path / "journal")
+    calls = []
+    monkeypatch.setattr(
+        search_module.IncrementalEvaluator, "damage_without", lambda self, tried: calls.append(tried) or [0.0]
+    )
+    monkeypatch.setattr(search_module.IncrementalEvaluator, "accept", lambda self: None)
+    acdc(model, images, tau=0.01, journal=tmp_path / "journal")
+    assert len(calls) <= len(model.blocks) * 8 + 3
+
+
+def test_a_journal_of_another_search_is_not_believed(tmp_path):
+    model = random_model(16)
+    images = random_images(model)
+    acdc(model, images, tau=1e9, journal=tmp_path / "journal")
+    careful = acdc(model, images, tau=1e-4, journal=tmp_path / "journal")
+    assert careful.kept == acdc(model, images, tau=1e-4).kept
+    assert careful.kept
 
 
 @pytest.mark.parametrize(
@@ -115,6 +217,10 @@ def test_progress_counts_up_to_the_number_of_edges():
     [
         ({"tau": -1e-3}, "tau must be a finite number of at least 0, got -0.001"),
         ({"tau": float("nan")}, "tau must be a finite number of at least 0, got nan"),
+        ({"metric": "mse"}, "metric must be one of kl, cross-entropy, logit-difference, accuracy, got 'mse'"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"labels": torch.tensor([0, 1])}, "one label for each of 6 images"),
+        ({"labels": torch.full((6,), 3)}, "labels must be from 0 to 2, got up to 3"),
         ({"granularity": "layer"}, "granularity must be one of edge, node, node-edge, got 'layer'"),
         ({"images": torch.zeros(0, 1, 4, 4, dtype=torch.float64)}, "there are no images"),
         ({"images": torch.zeros(2, 3, 4, 4, dtype=torch.float64)}, r"\(batch, 1, 4, 4\), got \(2, 3, 4, 4\)"),
@@ -144,4 +250,6 @@ def test_a_circuit_survives_saving_and_loading(tmp_path):
     loaded = Circuit.load(tmp_path / "circuit")
     assert loaded.kept == circuit.kept
     assert loaded.trace == circuit.trace
+    assert (loaded.method, loaded.metric, loaded.tau, loaded.kl) == ("acdc-node-edge", "kl", 0.01, circuit.kl)
+    torch.testing.assert_close(loaded.scores, circuit.scores, equal_nan=True)
     torch.testing.assert_close(loaded.logits(model, images), circuit.logits(model, images))

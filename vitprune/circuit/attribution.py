@@ -4,9 +4,9 @@ Legend of dimensions: b images, t tokens, d width of the stream, r receivers of 
 receiver projects to.
 
 The score of u → v is Σ over tokens of (what stands in for u − what u writes) · ∂metric/∂(what v reads), averaged over
-the images (Syed et al. 2023, arXiv 2310.10348). The gradients are those of the whole model, at the images' embeddings or
-somewhere between these and the ablated ones (Hanna et al. 2024, arXiv 2403.17806). Every receiver has a gradient of its
-own: that of its projection, brought back through the norm.
+the images (Syed et al. 2023, arXiv 2310.10348). The gradients are those of the whole model, at the embeddings of the
+images or somewhere between these and the ablated ones (Hanna et al. 2024, arXiv 2403.17806). Every receiver has a
+gradient of its own: that of its projection, brought back through the norm.
 """
 
 from __future__ import annotations

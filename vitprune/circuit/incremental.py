@@ -110,8 +110,11 @@ class IncrementalEvaluator:
         like, tokens, width = self.model.positions.detach(), config.num_tokens, config.d_model
         sizes = [chosen.stop - chosen.start for chosen in self._slices]
 
+        # Twice the room that is needed, so that there is a free run to write to, unless memory is what counts.
+        spare = 2 * self.candidates if self._keeps_reads else self.candidates
+
         def store(items: int, *shape: int) -> VersionStore:
-            return VersionStore(items, self.candidates, [(size, *shape) for size in sizes], like)
+            return VersionStore(items, spare, [(size, *shape) for size in sizes], like)
 
         self._banks: list[list[Bank]] = [[] for _ in graph.stage_receivers]
         self._activations: dict[int, VersionStore] = {}

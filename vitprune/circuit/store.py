@@ -12,12 +12,11 @@ class VersionStore:
     """Versions of tensors, one batch of images after the other: which version is current, and which places are free.
 
     ``current[i]`` is the place of item i; items may share a place. New versions are written to free places, so that
-    accepting them is a change of numbers.
+    accepting them is a change of numbers. There is room for ``spare`` more versions of each item.
     """
 
-    def __init__(self, items: int, candidates: int, shapes: list[tuple[int, ...]], like: Tensor) -> None:
-        # Room for the current versions and for those that are tried twice, so that there is a free run to write to.
-        places = items * (1 + 2 * candidates)
+    def __init__(self, items: int, spare: int, shapes: list[tuple[int, ...]], like: Tensor) -> None:
+        places = items * (1 + spare)
         self.batches = [like.new_empty(places, *shape) for shape in shapes]
         self.current = list(range(items))
         self._places = range(places)

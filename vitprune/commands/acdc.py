@@ -18,67 +18,66 @@ def acdc(
     pruned: Annotated[Path, typer.Option(help="Folder to write: the compact model.")] = Path("models/pruned"),
     metrics: MetricsFile = Path("metrics/acdc.json"),
     timing: TimingFile = Path("metrics/acdc_timing.json"),
+    faithfulness: Annotated[
+        Path, typer.Option(help="CSV to write: KL, accuracy and recovered share against the number of edges.")
+    ] = Path("plots/faithfulness.csv"),
+    journal: Annotated[
+        Path, typer.Option(help="File where the search is written down, so that it can go on after an interruption.")
+    ] = Path(".vitprune/acdc.jsonl"),
 ) -> None:
-    """Find the edges that matter (ACDC), and cut what does not matter out of the weights."""
+    """Find the edges that matter, and cut what does not matter out of the weights."""
     import time
     from dataclasses import replace
 
-    import numpy as np
     import torch
 
-    from vitprune.circuit import Ablation, Graph
-    from vitprune.circuit import acdc as find_circuit
+    from vitprune.circuit import Ablation
+    from vitprune.circuit.discover import ablation_of, discover
     from vitprune.circuit.metrics import kl_divergence
     from vitprune.circuit.neurons import sort_neurons
     from vitprune.commands.context import load_for, open_params
-    from vitprune.commands.terminal import progress
+    from vitprune.commands.searching import compare_rankings, search_images
+    from vitprune.commands.terminal import search_progress
     from vitprune.data import load_packed
     from vitprune.device import describe_machine
     from vitprune.model import save_model
     from vitprune.model.predict import predict
     from vitprune.model.score import score
     from vitprune.pruning import compact, describe_removal
-    from vitprune.storage import atomic_folder, check_targets, write_json
+    from vitprune.storage import atomic_folder, check_targets, write_json, write_text
 
     options, device = open_params(params)
-    check_targets(files=[metrics, timing], folders=[circuit, pruned])
+    check_targets(files=[metrics, timing, faithfulness], folders=[circuit, pruned])
     packed = load_packed(data)
     saved = load_for(baseline, options, packed, device)
     search = options.acdc
     start = time.perf_counter()
 
-    order = np.random.default_rng(search.seed).permutation(len(packed.train))
-    images, reference = (
-        saved.preprocessing(torch.from_numpy(packed.train.images[np.sort(order[:count])]).to(device))
-        for count in (search.num_images, search.num_reference_images)
-    )
+    images, labels = search_images(packed, saved.preprocessing, search.num_images, search.seed, device)
+    reference, _ = search_images(packed, saved.preprocessing, search.num_reference_images, search.seed, device)
     model = sort_neurons(saved.model, images, torch.Generator().manual_seed(search.seed))
-    ablation = Ablation.zero(model) if search.ablation == "zero" else Ablation.mean(model, reference)
-    with progress("acdc") as on_progress:
-        found = find_circuit(
-            model,
-            images,
-            graph=Graph.of(model, search.split_qkv, search.mlp_groups),
-            ablation=ablation,
-            tau=search.tau,
-            granularity=search.granularity,
-            on_progress=on_progress,
-        )
+    with search_progress(search.method) as on_progress:
+        ablation = ablation_of(search, model, reference)
+        found = discover(search, model, images, labels, ablation, on_progress=on_progress, journal=journal)
     seconds = time.perf_counter() - start
-    small = compact(model, found)
+    # Only what is the same for every image can be folded into the weights.
+    small = compact(model, found if ablation.foldable else replace(found, ablation=Ablation.mean(model, reference)))
 
     full, masked, dense = (
         predict(answering, packed.val.images, saved.preprocessing, device=device)
         for answering in (model, found.as_module(model), small)
     )
+    table, summary = compare_rankings(search, found, model, images, labels, packed, saved.preprocessing, device)
     with atomic_folder(circuit) as partial:
         found.write_files(partial)
         save_model(partial / "model", replace(saved, model=model))
     save_model(pruned, replace(saved, model=small))
+    write_text(faithfulness, table)
     write_json(
         metrics,
         describe_removal(found, small)
         | {
+            "method": search.method,
             "search_kl": found.kl,
             "search_images": len(images),
             "val": {
@@ -86,7 +85,10 @@ def acdc(
                 "circuit": score(masked, packed.val.labels).as_metrics() | {"kl": kl_divergence(full, masked)},
                 "pruned": score(dense, packed.val.labels).as_metrics() | {"kl": kl_divergence(full, dense)},
             },
+            "faithfulness": summary,
         },
     )
-    tested = sum(decision.action != "unreachable" for decision in found.trace)
+    tested = sum(decision.action in ("removed", "kept") for decision in found.trace)
     write_json(timing, {"seconds": round(seconds, 2), "tests": tested, "machine": describe_machine(device)})
+    # The search is over and its result saved.
+    journal.unlink(missing_ok=True)

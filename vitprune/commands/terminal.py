@@ -17,6 +17,7 @@ from rich.table import Table as RichTable
 from vitprune.errors import VitpruneError
 
 if TYPE_CHECKING:
+    from vitprune.circuit.search import SearchProgress
     from vitprune.evaluation.table import Table
     from vitprune.training.history import EpochRecord
 
@@ -82,6 +83,38 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
             logging.getLogger(__name__).info("%s: %d of %d", description, done, total)
 
     yield line
+
+
+@contextmanager
+def search_progress(description: str) -> Iterator[Callable[[SearchProgress], None]]:
+    """Yield a callback that shows how far a search is: decided, removed, its metric, and the time left."""
+    logger = logging.getLogger(__name__)
+    if stderr.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+        )
+        with Progress(*columns, console=stderr, transient=True) as bar:
+            task = bar.add_task(description, total=None, state="")
+            yield lambda now: bar.update(task, completed=now.decided, total=now.total, state=_state(now))
+        return
+
+    last_line = time.monotonic()
+
+    def line(now: SearchProgress) -> None:
+        nonlocal last_line
+        if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            logger.info("%s: %d of %d decided, %s", description, now.decided, now.total, _state(now))
+
+    yield line
+
+
+def _state(now: SearchProgress) -> str:
+    minutes, seconds = divmod(round(now.seconds_left), 60)
+    return f"{now.removed} removed, metric {now.damage:.5f}, about {minutes}:{seconds:02d} left"
 
 
 def _ignore(*_: object) -> None:
