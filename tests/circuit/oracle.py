@@ -68,7 +68,7 @@ def _ablated(model, values, sender: str, groups: int):
 
 
 def _values(model, ablation: Ablation, images):
-    """What removed senders give: ``embed``, ``heads`` and ``neurons``, taken from the model itself where they differ."""
+    """What removed senders give: ``embed``, ``heads`` and ``neurons``, from the model itself where images differ."""
     if ablation.kind in ("zero", "mean"):
         return ablation.embed, ablation.heads, ablation.neurons
     if ablation.kind == "resample":

@@ -41,7 +41,7 @@ def project(reads: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         projected = torch.bmm(reads, weight)
     else:
         joined = reads[0] @ rearrange(weight, "r d w -> d (r w)")
-        projected = rearrange(joined, "m (r w) -> r m w", r=len(weight))
+        projected = rearrange(joined, "m (r w) -> r m w", r=len(weight)).contiguous()
     return torch.addcmul(bias, projected, scale)
 
 
