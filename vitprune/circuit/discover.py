@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
@@ -19,6 +18,7 @@ from vitprune.circuit.graph import Graph
 from vitprune.circuit.hybrid import hybrid
 from vitprune.circuit.metrics import cross_entropy
 from vitprune.circuit.random_baseline import random, random_scores
+from vitprune.circuit.ranking import ranking_of
 from vitprune.circuit.search import SearchProgress
 from vitprune.config import AcdcParams
 from vitprune.model.vit import ViT
@@ -133,18 +133,10 @@ def discover(
 
 
 def rankings(options: AcdcParams, circuit: Circuit, model: ViT, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The found circuit's scores and those of the cheap methods, each ``(receivers, senders)``, to be compared.
-
-    In the circuit's own ranking its kept edges come before all others.
-    """
+    """The found circuit's scores and those of the cheap methods, each ``(receivers, senders)``, to be compared."""
     graph, ablation = circuit.graph, circuit.ablation
-    own = torch.zeros(graph.all_edges.shape, dtype=torch.float64)
-    if circuit.scores is not None:
-        # A removal that helped does not make an edge important; ties between kept and removed go to the kept.
-        own = circuit.scores.nan_to_num(0.0).abs()
-    own = own / own.max().clamp_min(1e-300) + circuit.keep_mask
     return {
-        "found": own,
+        "found": ranking_of(circuit),
         "eap": attribute(model, images, graph, ablation, cross_entropy, labels, (1.0,)),
         "eap_ig": eap_ig_scores(model, images, graph, ablation, "kl", labels, options.steps),
         "activation": activation_scores(model, images, graph, ablation),

@@ -1,4 +1,4 @@
-"""From a score for each edge to a circuit."""
+"""From a score for each edge to a circuit, and back."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def top_edges(graph: Graph, scores: Tensor, count: int) -> Tensor:
     rows, columns = places[order].unbind(dim=1)
     keep_mask[rows, columns] = True
     return keep_mask
+
+
+def ranking_of(circuit: Circuit) -> Tensor:
+    """A score ``(receivers, senders)`` that ranks edges as the circuit does: its own before all others."""
+    importance = torch.zeros(circuit.graph.all_edges.shape, dtype=torch.float64)
+    if circuit.scores is not None:
+        # A removal that helped does not make an edge important; ties between kept and removed go to the kept.
+        importance = circuit.scores.nan_to_num(0.0).abs()
+    return importance / importance.max().clamp_min(1e-300) + circuit.keep_mask
 
 
 def check_choice(graph: Graph, threshold: float | None, num_edges: int | None) -> None:
