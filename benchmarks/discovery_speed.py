@@ -2,10 +2,12 @@
 
     python benchmarks/discovery_speed.py --rival RIVAL_ENV/bin/python
 
-Brute force is this package's own masked forward pass (which shares equal reads) for each edge that has a path to the
-logits, in the same order and by the same rule; its edges must be the same. auto-circuit runs in an environment of its
-own (benchmarks/rivals/auto_circuit_acdc.py says how to make it) on a transformer of the same size; without --rival it
-is left out. All take turns. About ten minutes on two cores; writes benchmarks/results/discovery_speed.md.
+Brute force is a masked forward pass, in which every receiver reads a stream of its own, for every edge, in the same
+order and by the same rule. The sharp brute force skips edges without a path to the logits, as this package does, and
+uses its masked forward pass, in which receivers that keep the same senders share what they read. Both must find the
+same edges. auto-circuit runs in an environment of its own (benchmarks/rivals/auto_circuit_acdc.py says how to make it)
+on a transformer of the same size; without --rival it is left out. All take turns. About a quarter of an hour on two
+cores; writes benchmarks/results/discovery_speed.md.
 """
 
 import argparse
@@ -14,36 +16,58 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 from discovery_models import ROOT, machine, trained
 from torch import Tensor
 
-from vitprune.circuit import Ablation, Circuit, Graph, acdc
-from vitprune.circuit.masked import run_masked
+from vitprune.circuit import Ablation, Graph, acdc
+from vitprune.circuit.masked import read_streams, run_masked
 from vitprune.circuit.metrics import kl_divergence
+from vitprune.circuit.stages import Stages, centred
 from vitprune.model import ViT
 
 RIVAL = ROOT / "benchmarks" / "rivals" / "auto_circuit_acdc.py"
 
 
+Forward = Callable[[Tensor], Tensor]
+"""Logits of the circuit that keeps the edges of a mask."""
+
+
+class MaskedForward:
+    """The circuit's forward pass as it is defined: every receiver sums up what it reads."""
+
+    def __init__(self, model: ViT, images: Tensor, graph: Graph, ablation: Ablation) -> None:
+        self.model, self.graph, self.stages = model, graph, Stages(model, graph)
+        self.embedding = centred(model.embed(images))
+        self.removed = self.stages.send_all(self.stages.by_stage(ablation.activations(model, images, 0)))
+
+    def __call__(self, keep: Tensor) -> Tensor:
+        graph, stages = self.graph, self.stages
+        writes = self.embedding.new_empty(len(graph.senders), *self.embedding.shape)
+        writes[0] = self.embedding
+        for stage in range(1, graph.last_stage):
+            rows, columns = graph.stage_receivers[stage], graph.stage_senders[stage]
+            streams = read_streams(stages, stage, keep[rows.start : rows.stop], writes, self.removed)
+            sent = stages.send(stage, stages.activate(stage, stages.project(stage, streams, torch.arange(len(rows)))))
+            writes[columns.start : columns.stop, :, : sent.shape[2]] = sent
+        last = read_streams(stages, graph.last_stage, keep[-1:], writes, self.removed)
+        return self.model.classify(last[0])
+
+
 @torch.no_grad()
-def brute_force(model: ViT, images: Tensor, graph: Graph, ablation: Ablation, tau: float) -> Tensor:
-    """The mask that ACDC keeps, with one masked forward pass of the whole circuit for each edge that is tested."""
-    full = model(images)
+def brute_force(forward: Forward, full: Tensor, graph: Graph, tau: float, skip_dead: bool) -> Tensor:
+    """The mask that ACDC keeps, with one masked forward pass for each edge that is tested."""
     keep = graph.all_edges.clone()
-
-    def kl() -> float:
-        return kl_divergence(full, run_masked(model, images, graph, keep, ablation))
-
-    current = kl()
+    current = kl_divergence(full, forward(keep))
     for row in reversed(range(len(graph.receivers))):
         node = graph.receivers[row].node
         is_live = node.kind == "logits" or bool(graph.reach_logits(keep)[graph.sender_index[node.name]])
         for column in reversed(keep[row].nonzero().flatten().tolist()):
             keep[row, column] = False
-            if is_live:
-                after = kl()
+            if is_live or not skip_dead:
+                after = kl_divergence(full, forward(keep))
                 if after - current < tau:
                     current = after
                 else:
@@ -51,10 +75,10 @@ def brute_force(model: ViT, images: Tensor, graph: Graph, ablation: Ablation, ta
     return keep
 
 
-def seconds_of(work, *arguments, **options) -> tuple[float, Circuit | Tensor]:
+def timed(work: Callable[[float], Tensor], tau: float) -> tuple[float, Tensor]:
     start = time.perf_counter()
-    result = work(*arguments, **options)
-    return time.perf_counter() - start, result
+    found = work(tau)
+    return time.perf_counter() - start, found
 
 
 def run_rival(python: str, removed: int) -> dict:
@@ -73,32 +97,44 @@ def main() -> None:
     model, images = given.model, given.images[:32]
     graph, ablation = Graph.of(model), Ablation.mean(model, given.images[:256])
     acdc(model, images, graph=graph, ablation=ablation, tau=1.0)
+    with torch.no_grad():
+        full, plain = model(images), MaskedForward(model, images, graph, ablation)
+    works = {
+        "ours": lambda tau: acdc(model, images, graph=graph, ablation=ablation, tau=tau).keep_mask,
+        "sharp": lambda tau: brute_force(
+            lambda keep: run_masked(model, images, graph, keep, ablation), full, graph, tau, skip_dead=True
+        ),
+        "brute": lambda tau: brute_force(plain, full, graph, tau, skip_dead=False),
+    }
     lines = [
         "# ACDC: 6 layers, 4 heads, width 128, MLP 256, 50 tokens, 32 images",
         "",
-        f"{machine()}. A model trained on digits, mean ablation. Ours: median of runs before and after each other.",
+        f"{machine()}. A model trained on digits, mean ablation. Ours: median of {3 * arguments.repeats} runs before, "
+        "between and after the others.",
         "",
-        "| τ | edges removed | ours, s | brute force, s | ratio | same edges |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
+        "| τ | edges removed | ours, s | brute force, s | ratio | sharp brute force, s | ratio | same edges |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     removed = 0
     for tau in arguments.taus:
-        options = {"graph": graph, "ablation": ablation, "tau": tau}
-        ours = [seconds_of(acdc, model, images, **options) for _ in range(arguments.repeats)]
-        slow, keep = seconds_of(brute_force, model, images, graph, ablation, tau)
-        ours += [seconds_of(acdc, model, images, **options) for _ in range(arguments.repeats)]
-        fast, circuit = statistics.median(seconds for seconds, _ in ours), ours[0][1]
-        same = "yes" if torch.equal(circuit.keep_mask, keep) else "NO"
-        removed = removed or len(circuit.removed)
+        seconds: dict[str, list[float]] = {name: [] for name in works}
+        masks: dict[str, Tensor] = {}
+        for name in ("ours", "sharp", "ours", "brute", "ours"):
+            for _ in range(arguments.repeats if name == "ours" else 1):
+                spent, masks[name] = timed(works[name], tau)
+                seconds[name].append(spent)
+        fast, sharp, slow = (statistics.median(seconds[name]) for name in ("ours", "sharp", "brute"))
+        same = all(torch.equal(mask, masks["ours"]) for mask in masks.values())
+        count = len(graph.edges) - int(masks["ours"].sum())
+        removed = removed or count
         lines.append(
-            f"| {tau:g} | {len(circuit.removed)} of {len(graph.edges)} | {fast:.2f} | {slow:.1f} | "
-            f"{slow / fast:.0f}× | {same} |"
+            f"| {tau:g} | {count} of {len(graph.edges)} | {fast:.2f} | {slow:.0f} | {slow / fast:.0f}× | {sharp:.1f} | "
+            f"{sharp / fast:.0f}× | {'yes' if same else 'NO'} |"
         )
     if arguments.rival:
-        options = {"graph": graph, "ablation": ablation, "tau": arguments.taus[0]}
-        ours = [seconds_of(acdc, model, images, **options)[0] for _ in range(arguments.repeats)]
+        ours = [timed(works["ours"], arguments.taus[0])[0] for _ in range(arguments.repeats)]
         rival = run_rival(arguments.rival, removed)
-        ours += [seconds_of(acdc, model, images, **options)[0] for _ in range(arguments.repeats)]
+        ours += [timed(works["ours"], arguments.taus[0])[0] for _ in range(arguments.repeats)]
         fast, slow = statistics.median(ours), statistics.median(rival["seconds"])
         lines += [
             "",

@@ -1,4 +1,4 @@
-"""The acdc stage: data/clean, models/baseline → models/circuit, models/pruned, plots/faithfulness.csv."""
+"""The acdc stage: data/clean, models/baseline → models/circuit, models/pruned, plots/faithfulness.*."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ def main() -> None:
         metrics=Path("metrics/acdc.json"),
         timing=Path("metrics/acdc_timing.json"),
         faithfulness=Path("plots/faithfulness.csv"),
+        picture=Path("plots/faithfulness.png"),
         journal=Path(".vitprune/acdc.jsonl"),
     )
 

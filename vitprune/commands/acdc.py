@@ -21,6 +21,7 @@ def acdc(
     faithfulness: Annotated[
         Path, typer.Option(help="CSV to write: KL, accuracy and recovered share against the number of edges.")
     ] = Path("plots/faithfulness.csv"),
+    picture: Annotated[Path, typer.Option(help="PNG to write: the same as curves.")] = Path("plots/faithfulness.png"),
     journal: Annotated[
         Path, typer.Option(help="File where the search is written down, so that it can go on after an interruption.")
     ] = Path(".vitprune/acdc.jsonl"),
@@ -44,10 +45,11 @@ def acdc(
     from vitprune.model.predict import predict
     from vitprune.model.score import score
     from vitprune.pruning import compact, describe_removal
-    from vitprune.storage import atomic_folder, check_targets, write_json, write_text
+    from vitprune.report.faithfulness import draw_faithfulness, write_faithfulness
+    from vitprune.storage import atomic_folder, check_targets, write_json
 
     options, device = open_params(params)
-    check_targets(files=[metrics, timing, faithfulness], folders=[circuit, pruned])
+    check_targets(files=[metrics, timing, faithfulness, picture], folders=[circuit, pruned])
     packed = load_packed(data)
     saved = load_for(baseline, options, packed, device)
     search = options.acdc
@@ -67,12 +69,13 @@ def acdc(
         predict(answering, packed.val.images, saved.preprocessing, device=device)
         for answering in (model, found.as_module(model), small)
     )
-    table, summary = compare_rankings(search, found, model, images, labels, packed, saved.preprocessing, device)
+    curves, point, summary = compare_rankings(search, found, model, images, labels, packed, saved.preprocessing, device)
     with atomic_folder(circuit) as partial:
         found.write_files(partial)
         save_model(partial / "model", replace(saved, model=model))
     save_model(pruned, replace(saved, model=small))
-    write_text(faithfulness, table)
+    write_faithfulness(faithfulness, curves)
+    draw_faithfulness(picture, curves, point, found.method)
     write_json(
         metrics,
         describe_removal(found, small)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from vitprune.circuit import Circuit
 from vitprune.circuit.discover import rankings
-from vitprune.circuit.faithfulness import FaithfulnessMeter, area_under
+from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
 from vitprune.config import AcdcParams
 from vitprune.data.packed import PackedData, Split
 from vitprune.model.checkpoint import Preprocessing
@@ -39,26 +37,19 @@ def compare_rankings(
     packed: PackedData,
     preprocessing: Preprocessing,
     device: torch.device,
-) -> tuple[str, dict[str, Any]]:
-    """Faithfulness on validation images: the curves as CSV, and the figures of the circuit for the metrics."""
+) -> tuple[dict[str, list[Faithfulness]], Faithfulness, dict[str, Any]]:
+    """Faithfulness on validation images: a curve for each ranking, the circuit's own, and figures for the metrics."""
     chosen = np.arange(min(CURVE_IMAGES, len(packed.val)))
     meter = FaithfulnessMeter(model, *_loaded(packed.val, chosen, preprocessing, device), found)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "edges", "kl", "accuracy", "recovered"])
-    areas = {}
-    for method, scores in rankings(options, found, model, images, labels).items():
-        curve = meter.curve(scores)
-        areas[method] = round(area_under(curve), 4)
-        writer.writerows([method, *point.as_row().values()] for point in curve)
+    curves = {method: meter.curve(scores) for method, scores in rankings(options, found, model, images, labels).items()}
     point, rest = meter.measure(found.keep_mask), meter.completeness(found)
     summary = {
         "images": len(chosen),
         "circuit": point.as_row(),
         "without_the_circuit": rest.as_row(),
-        "area_under_curve": areas,
+        "area_under_curve": {method: round(area_under(curve), 4) for method, curve in curves.items()},
     }
-    return text.getvalue(), summary
+    return curves, point, summary
 
 
 def _loaded(

@@ -1,0 +1,56 @@
+"""How much circuits of many sizes recover of the full model, method by method: a picture, and the figures as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from vitprune.circuit.faithfulness import Faithfulness
+from vitprune.storage import atomic_file
+
+Curves = Mapping[str, Sequence[Faithfulness]]
+"""For each method circuits of rising size."""
+
+
+def write_faithfulness(path: Path, curves: Curves) -> None:
+    """Write one row for each method and circuit."""
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["method", *(column.name for column in fields(Faithfulness))])
+        for method, curve in curves.items():
+            writer.writerows([method, *point.as_row().values()] for point in curve)
+
+
+def draw_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method: str) -> None:
+    """Draw recovered share and accuracy against the share of edges as a PNG; ``circuit`` is what ``method`` found."""
+    edges = max(point.edges for curve in curves.values() for point in curve)
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    recovered, accuracy = figure.subplots(1, 2)
+    for name, curve in curves.items():
+        label = f"{method} (found)" if name == "found" else name.replace("_", "-")
+        shares = [point.edges / edges for point in curve]
+        style = {"label": label, "marker": "o", "markersize": 3, "linewidth": 2 if name == "found" else 1}
+        recovered.plot(shares, [point.recovered for point in curve], **style)
+        accuracy.plot(shares, [point.accuracy for point in curve], **style)
+    for axes, value in ((recovered, circuit.recovered), (accuracy, circuit.accuracy)):
+        axes.plot([circuit.edges / edges], [value], marker="*", markersize=13, color="black", linestyle="none")
+        # Most of what happens, happens among the first edges.
+        axes.set_xscale("symlog", linthresh=0.01, linscale=0.5)
+        axes.set_xticks([0, 0.01, 0.1, 1])
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel(f"edges kept, of {edges:,}")
+        axes.grid(alpha=0.3)
+    # Circuits can be far worse than none at all: the worst are out of the picture.
+    recovered.set_ylim(max(-0.55, recovered.get_ylim()[0]), 1.05)
+    recovered.set(ylabel="recovered share of the KL", title="Faithfulness")
+    accuracy.set(ylabel="accuracy", title="Accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    recovered.plot([], [], marker="*", markersize=10, color="black", linestyle="none", label="the circuit")
+    figure.legend(*recovered.get_legend_handles_labels(), frameon=False, loc="outside right center")
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
