@@ -45,6 +45,11 @@ class Receiver:
     node: Node
     port: Literal["q", "k", "v", ""]
 
+    @property
+    def always_reads_all_tokens(self) -> bool:
+        """Whether keys or values are made of what it reads: of every token, whichever tokens its node matters at."""
+        return self.node.kind == "head" and self.port != "q"
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -182,16 +187,27 @@ class Graph:
 
     def reach_logits(self, keep_mask: Tensor) -> Tensor:
         """For each sender whether a path of kept edges leads from it to ``logits``, as a mask ``(senders,)``."""
+        return self.what_matters(keep_mask)[0]
+
+    def what_matters(self, keep_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """For each sender whether it matters for the logits, and whether it does at all tokens: masks ``(senders,)``.
+
+        It matters if a path of kept edges leads from it to ``logits``. The logits read the class token; keys and values
+        are made of all tokens; queries and MLPs read the tokens at which their own node matters.
+        """
         keep = keep_mask.numpy()
-        reaches = np.zeros(len(self.senders), dtype=bool)
-        open_rows = np.zeros(len(self.receivers), dtype=bool)
-        open_rows[-1] = True
+        live, everywhere = np.zeros((2, len(self.senders)), dtype=bool)
+        live_rows, rows_everywhere = np.zeros((2, len(self.receivers)), dtype=bool)
+        live_rows[-1] = True
         for column in reversed(range(len(self.senders))):
-            reaches[column] = (keep[:, column] & open_rows).any()
-            if reaches[column] and column:
+            live[column] = (keep[:, column] & live_rows).any()
+            everywhere[column] = (keep[:, column] & rows_everywhere).any()
+            if live[column] and column:
                 rows = self.input_rows[self.senders[column].name]
-                open_rows[rows.start : rows.stop] = True
-        return torch.from_numpy(reaches)
+                live_rows[rows.start : rows.stop] = True
+                for row in rows:
+                    rows_everywhere[row] = everywhere[column] or self.receivers[row].always_reads_all_tokens
+        return torch.from_numpy(live), torch.from_numpy(everywhere)
 
     def reached_from_embed(self, keep_mask: Tensor) -> Tensor:
         """For each sender whether a path of kept edges leads to it from ``embed``, as a mask ``(senders,)``."""

@@ -6,8 +6,8 @@ Legend of dimensions:
 
 What every receiver reads, what it projects and what every node makes of that is kept. Removing an edge changes its
 receiver's read by a known difference; from there only nodes that are reached through kept edges and that reach the
-logits are computed again, each from the differences of what feeds it. After the last heads only the class token's row
-is followed. Receivers that keep the same senders share one read. The result is that of the full masked forward
+logits are computed again, each from the differences of what feeds it, and those that matter at the class token alone
+only there. Receivers that keep the same senders share one read. The result is that of the full masked forward
 pass, up to rounding; ``refresh`` takes that pass again so that rounding does not add up.
 
 Images are worked through in batches that fit the processor's cache, or that bound the memory on request.
@@ -15,6 +15,7 @@ Images are worked through in batches that fit the processor's cache, or that bou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -135,6 +136,9 @@ class IncrementalEvaluator:
                 sent = 1 if stage >= stages.last_heads else tokens
                 shape = (sent, part.out_weight.shape[1])
                 self._activations[stage] = store(len(graph.stage_senders[stage]), *shape)
+                for values in self._activations[stage].batches:
+                    # Tokens that nothing reads are not written, but may meet a weight of 0 in a sum.
+                    values.zero_()
         # How what senders write differs, for one batch of images: all tokens', and the class token's.
         room = self.candidates * max(sizes) * width
         self._all_tokens = like.new_empty(len(graph.senders) * room * tokens)
@@ -143,7 +147,7 @@ class IncrementalEvaluator:
     @torch.no_grad()
     def refresh(self) -> None:
         """Compute the circuit as it stands from scratch."""
-        self._live: Tensor | None = None
+        self._matters: tuple[Tensor, Tensor] | None = None
         self._plan: Plan | None = None
         self._tried: list[list[Place]] = []
         self._known_changes: dict[int, list[Tensor]] = {}
@@ -195,9 +199,12 @@ class IncrementalEvaluator:
     @property
     def live(self) -> Tensor:
         """For each sender whether it has a path to the logits in the circuit as it stands, ``(senders,)``."""
-        if self._live is None:
-            self._live = self.graph.reach_logits(self.keep_mask)
-        return self._live
+        return self._what_matters()[0]
+
+    def _what_matters(self) -> tuple[Tensor, Tensor]:
+        if self._matters is None:
+            self._matters = self.graph.what_matters(self.keep_mask)
+        return self._matters
 
     def is_live(self, row: int) -> bool:
         """Whether what a receiver reads can still change the logits."""
@@ -213,7 +220,8 @@ class IncrementalEvaluator:
         self._tried = candidates
         rows = frozenset(row for places in candidates for row, _ in places)
         if self._plan is None or self._plan.rows != rows:
-            self._plan = make_plan(self.stages, self._banks, self.keep_mask, self.is_live, rows)
+            everywhere = self._what_matters()[1]
+            self._plan = make_plan(self.stages, self._banks, self.keep_mask, self.is_live, everywhere, rows)
         plan, count = self._plan, len(candidates)
         if not plan.steps or plan.steps[-1].stage < self.graph.last_stage:
             self.damages = [self.damage] * count
@@ -249,7 +257,7 @@ class IncrementalEvaluator:
         self.damage = self.damages[choice]
         for row, column in self._tried[choice]:
             self.keep_mask[row, column] = False
-        self._live = None
+        self._matters = None
         if plan.shared or len(plan.cut_rows) > 1:
             self._plan = None
         self._tried = []
@@ -258,10 +266,16 @@ class IncrementalEvaluator:
         """Remove edges without a computation: those that cannot change the logits, or before a ``refresh``."""
         for row, column in places:
             self.keep_mask[row, column] = False
-        self._live = self._plan = None
+        self._matters = self._plan = None
 
     def _take_places(self, plan: Plan, count: int) -> None:
         """Find room for what the candidates change."""
+        for bank in (bank for banks in self._banks for bank in banks):
+            for store in (bank.reads, bank.projections):
+                if store is not None:
+                    store.give_back()
+        for activations in self._activations.values():
+            activations.give_back()
         for step in plan.steps:
             for part in step.parts:
                 if part.bank.reads is not None:
@@ -290,7 +304,7 @@ class IncrementalEvaluator:
         for step in plan.steps:
             projected = []
             for part in step.parts:
-                tokens = part.bank.tokens
+                tokens = part.tokens
                 if part.cut and tokens not in changes:
                     changes[tokens] = self._changes(batch, columns, tokens)
                 reads = self._new_reads(part, batch, count, writes)
@@ -340,22 +354,22 @@ class IncrementalEvaluator:
         """What the leaders read given what senders changed, but for their own cuts, ``(leaders, n · b, t, d)``."""
         bank = part.bank
         if bank.reads is not None:
-            reads = bank.reads.get(batch, [bank.item_of[row] for row in part.leaders])
+            reads = bank.reads.get(batch, [bank.item_of[row] for row in part.leaders], part.tokens)
         else:
             assert writes is not None
             keep = self.keep_mask[[bank.first_row + row for row in part.leaders]]
-            reads = read_streams(self.stages, bank.stage, keep, *writes)[:, :, : bank.tokens]
+            reads = read_streams(self.stages, bank.stage, keep, *writes, tokens=part.tokens)
         flat = reads.flatten(1)
         size = count * flat.shape[1]
-        if bank.reads is not None:
+        if bank.reads is not None and part.tokens == bank.tokens:
             new = bank.reads.room(batch, part.read_places).view(len(flat), size)
         else:
             new = flat.new_empty(len(flat), size)
         if part.feeds is None:
             new.unflatten(1, (count, -1)).copy_(flat[:, None].expand(-1, count, -1))
         else:
-            buffer = self._class_token if bank.tokens == 1 else self._all_tokens
-            arriving = buffer[: len(self.graph.senders) * size].view(-1, size)[: part.feeds.shape[1]]
+            buffer = self._class_token if part.tokens == 1 else self._all_tokens
+            arriving = self._rows(buffer, size)[: part.feeds.shape[1]]
             if count == 1:
                 torch.addmm(flat, part.feeds, arriving, out=new)
             else:
@@ -373,43 +387,63 @@ class IncrementalEvaluator:
         """New activations ``(nodes, n · b, t, k)`` of a step's nodes."""
         stages = self.stages
         part = stages[step.stage]
-        if not isinstance(part, HeadStage) or not part.split or len(projected[0]) == 3 * len(step.nodes):
-            return stages.activate(step.stage, projected[0])
+        if not isinstance(part, HeadStage):
+            return part.activate(projected[0])
+        if not part.split:
+            queries, keys, values = projected[0].chunk(3, dim=-1)
+            return part.activate(queries[:, :, : step.tokens], keys, values)
         places = {row: (p, i) for p, found in enumerate(step.parts) for i, row in enumerate(found.rows)}
-        ports = []
-        for port in range(3):
-            rows = [3 * node + port for node in step.nodes]
-            fresh = [place for row in rows if (place := places.get(row))]
-            if len(fresh) == len(rows):
-                ports.append(projected[fresh[0][0]][[place for _, place in fresh]])
-                continue
-            (bank,) = (bank for bank in self._banks[step.stage] if rows[0] in bank.item_of)
-            assert bank.projections is not None
-            values = bank.projections.get(batch, [bank.item_of[row] for row in rows])
-            values = values.repeat(1, count, 1, 1) if count > 1 or fresh else values
-            for item, row in enumerate(rows):
-                if row in places:
-                    values[item] = projected[places[row][0]][places[row][1]]
-            ports.append(values)
-        queries, keys, values = ports
-        return part.activate(queries[:, :, :1] if step.stage == stages.last_heads else queries, keys, values)
+        ports = [
+            self._port(step, batch, count, [3 * node + port for node in step.nodes], projected, places)
+            for port in range(3)
+        ]
+        return part.activate(ports[0][:, :, : step.tokens], ports[1], ports[2])
+
+    def _port(
+        self,
+        step: Step,
+        batch: int,
+        count: int,
+        rows: list[int],
+        projected: list[Tensor],
+        places: dict[int, tuple[int, int]],
+    ) -> Tensor:
+        """Queries, keys or values of a step's heads, ``(nodes, n · b, t, k)``: new where their receiver changes."""
+        fresh = [places[row] for row in rows if row in places]
+        if len(fresh) == len(rows):
+            # Those of one port stand in a row.
+            part, first = fresh[0]
+            return projected[part][first : first + len(rows)]
+        (bank,) = (bank for bank in self._banks[step.stage] if rows[0] in bank.item_of)
+        assert bank.projections is not None
+        tokens = projected[fresh[0][0]].shape[2] if fresh else None
+        kept = bank.projections.get(batch, [bank.item_of[row] for row in rows], tokens)
+        port = kept.repeat(1, count, 1, 1) if count > 1 or fresh else kept
+        for item, row in enumerate(rows):
+            if row in places:
+                port[item] = projected[places[row][0]][places[row][1]]
+        return port
 
     def _send(self, step: Step, batch: int, count: int, activations: Tensor) -> None:
         """Keep new activations, and put the differences of what their nodes write where later stages look."""
         store = self._activations[step.stage]
         by_candidate = activations.unflatten(1, (count, -1))
         store.put(batch, step.places, by_candidate.flatten(0, 1))
-        differences = by_candidate - store.get(batch, step.nodes)[:, None]
-        nodes, tokens = len(step.nodes), activations.shape[2]
-        width, every = self.model.config.d_model, activations.shape[1]
-        buffer = self._class_token if tokens == 1 else self._all_tokens
-        size = every * tokens * width
-        rows = buffer[: len(self.graph.senders) * size].view(-1, every * tokens, width)
-        sent = rows[step.start : step.start + nodes]
+        differences = by_candidate - store.get(batch, step.nodes, step.tokens)[:, None]
+        every, width = activations.shape[1], self.model.config.d_model
+        first = self._rows(self._class_token, every, width)[step.start : step.start + len(step.nodes)]
+        if step.tokens == 1:
+            torch.bmm(differences.flatten(1, 3), step.out_weight, out=first)
+            return
+        rows = self._rows(self._all_tokens, every * step.tokens, width)
+        sent = rows[step.start_everywhere : step.start_everywhere + len(step.nodes)]
         torch.bmm(differences.flatten(1, 3), step.out_weight, out=sent)
-        if tokens > 1:
-            first = self._class_token[: len(self.graph.senders) * every * width].view(-1, every, width)
-            first[step.start : step.start + nodes] = sent.unflatten(1, (every, tokens))[:, :, 0]
+        first.copy_(sent.unflatten(1, (every, step.tokens))[:, :, 0])
+
+    def _rows(self, buffer: Tensor, *shape: int) -> Tensor:
+        """The start of a buffer as one row of ``shape`` for each sender."""
+        senders = len(self.graph.senders)
+        return buffer[: senders * math.prod(shape)].view(senders, *shape)
 
     def _all_writes(self, batch: int) -> tuple[Tensor, Tensor]:
         """What every sender writes in the circuit as it stands, and what stands in for it when it is removed."""

@@ -16,14 +16,16 @@ from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 
-def read_streams(stages: Stages, stage: int, keep: Tensor, writes: Tensor, removed_writes: Tensor) -> Tensor:
+def read_streams(
+    stages: Stages, stage: int, keep: Tensor, writes: Tensor, removed_writes: Tensor, tokens: int | None = None
+) -> Tensor:
     """What receivers of a stage read that keep the senders where ``keep (r, s)`` is True, ``(r, b, t, d)``.
 
-    ``writes (s, b, t, d)`` need only hold earlier stages, ``removed_writes (s, b or 1, t, d)`` likewise. Where a stage
-    needs the class token's row alone, t is 1.
+    ``writes (s, b, t, d)`` need only hold earlier stages, ``removed_writes (s, b or 1, t, d)`` likewise. The
+    first ``tokens`` are read: as many as the stage needs unless said otherwise.
     """
     earlier = stages.graph.stage_senders[stage].start
-    tokens = stages.reads_tokens(stage, "")
+    tokens = tokens or stages.reads_tokens(stage, "")
     weight = keep[:, :earlier].to(writes)
     # Sums over few senders, so that a kept sender and its removed value never cancel.
     current = _mix(weight, writes[:earlier, :, :tokens])

@@ -41,11 +41,13 @@ class Bank:
 class Part:
     """Receivers of a bank whose reads change: ``rows`` within the stage, and those among them that stand for the rest.
 
-    ``leader_of`` gives each row the place of its leader in ``leaders``, ``feeds (leaders, s)`` says which changed
-    senders each leader keeps, ``cut`` which leaders lose edges themselves. ``weight`` and ``bias`` are the rows'.
+    They change at the first ``tokens``. ``leader_of`` gives each row the place of its leader in ``leaders``, ``feeds
+    (leaders, s)`` says which changed senders each leader keeps, ``cut`` which leaders lose edges themselves. ``weight``
+    and ``bias`` are the rows'.
     """
 
     bank: Bank
+    tokens: int
     rows: list[int]
     leaders: list[int]
     leader_of: list[int]
@@ -59,15 +61,18 @@ class Part:
 
 @dataclass
 class Step:
-    """A stage whose nodes change: ``nodes`` within the stage; what they write differs from number ``start`` on.
+    """Nodes of one stage that change, at the first ``tokens``: ``nodes`` within the stage.
 
-    ``out_weight (nodes, k, d)`` is the nodes'.
+    What they write differs from number ``start`` on among all changed senders, and from ``start_everywhere`` on among
+    those that change at all tokens. ``out_weight (nodes, k, d)`` is the nodes'.
     """
 
     stage: int
+    tokens: int
     parts: list[Part]
     nodes: list[int]
     start: int
+    start_everywhere: int
     out_weight: Tensor
     places: list[int] = field(default_factory=list)
 
@@ -85,42 +90,88 @@ class Plan:
     shared: bool
 
 
+@dataclass
+class _Changed:
+    """Columns of the senders that change, and of those among them that change at all tokens."""
+
+    all: list[int] = field(default_factory=list)
+    everywhere: list[int] = field(default_factory=list)
+
+
 def make_plan(
     stages: Stages,
     banks: list[list[Bank]],
     keep_mask: Tensor,
     is_live: Callable[[int], bool],
+    everywhere: Tensor,
     rows: frozenset[int],
 ) -> Plan:
-    """The plan for edges into ``rows`` in the circuit that ``keep_mask`` keeps; ``is_live`` speaks of such rows."""
+    """The plan for edges into ``rows`` in the circuit that ``keep_mask`` keeps.
+
+    ``is_live`` speaks of such rows, ``everywhere (senders,)`` says which nodes matter at all tokens.
+    """
     graph = stages.graph
     cut_rows = frozenset(row for row in rows if is_live(row))
     steps: list[Step] = []
-    changed: list[int] = []
+    changed = _Changed()
     shared = False
     first = min((graph.receivers[row].node.stage for row in cut_rows), default=graph.last_stage)
     for stage in range(first, graph.last_stage + 1):
-        everyone = graph.stage_receivers[stage]
-        fed = keep_mask[everyone.start : everyone.stop, changed].any(dim=1).tolist()
-        affected = {
-            row - everyone.start
-            for row, is_fed in zip(everyone, fed, strict=True)
+        rows_here = graph.stage_receivers[stage]
+        fed = keep_mask[rows_here.start : rows_here.stop, changed.all].any(dim=1).tolist()
+        affected = [
+            row - rows_here.start
+            for row, is_fed in zip(rows_here, fed, strict=True)
             if (is_fed or row in cut_rows) and is_live(row)
-        }
-        if not affected:
-            continue
-        parts = []
+        ]
         for bank in banks[stage]:
-            mine = [row for row in bank.rows if row in affected]
+            items = {bank.read_item(row) for row in affected if row in bank.item_of}
+            shared |= any(row not in affected and bank.read_item(row) in items for row in bank.rows)
+        steps_here = []
+        for tokens in (stages.model.config.num_tokens, 1):
+            mine = [row for row in affected if _tokens_of(stages, everywhere, rows_here[row]) == tokens]
             if mine:
-                parts.append(_make_part(stages, bank, mine, keep_mask, changed, cut_rows))
-                items = {bank.read_item(row) for row in mine}
-                shared |= any(row not in affected and bank.read_item(row) in items for row in bank.rows)
-        nodes, out_weight = _nodes(stages, stage, sorted(affected))
-        steps.append(Step(stage, parts, nodes, len(changed), out_weight))
-        if nodes:
-            changed += [graph.stage_senders[stage].start + node for node in nodes]
+                steps_here.append(_make_step(stages, banks[stage], mine, tokens, keep_mask, changed, cut_rows))
+        for step in steps_here:
+            columns = [graph.stage_senders[stage].start + node for node in step.nodes]
+            step.start, step.start_everywhere = len(changed.all), len(changed.everywhere)
+            changed.all += columns
+            changed.everywhere += columns if step.tokens > 1 else []
+        steps += steps_here
     return Plan(rows, cut_rows, steps, shared)
+
+
+def _tokens_of(stages: Stages, everywhere: Tensor, row: int) -> int:
+    """At how many of the first tokens the node that a receiver belongs to matters: all, or 1."""
+    node = stages.graph.receivers[row].node
+    if node.kind == "logits" or not everywhere[stages.graph.sender_index[node.name]]:
+        return 1
+    return stages.model.config.num_tokens
+
+
+def _make_step(
+    stages: Stages,
+    banks: list[Bank],
+    rows: list[int],
+    tokens: int,
+    keep_mask: Tensor,
+    changed: _Changed,
+    cut_rows: frozenset[int],
+) -> Step:
+    graph, stage = stages.graph, banks[0].stage
+    start = graph.stage_receivers[stage].start
+    parts = []
+    for bank in banks:
+        by_tokens: dict[int, list[int]] = {}
+        # Port by port, so that all queries stand in a row, and so do keys and values.
+        for row in sorted(set(rows).intersection(bank.rows), key=lambda row: (graph.receivers[start + row].port, row)):
+            everything = graph.receivers[start + row].always_reads_all_tokens
+            by_tokens.setdefault(bank.tokens if everything else min(bank.tokens, tokens), []).append(row)
+        parts += [
+            _make_part(stages, bank, mine, read, keep_mask, changed, cut_rows) for read, mine in by_tokens.items()
+        ]
+    nodes, out_weight = _nodes(stages, stage, rows)
+    return Step(stage, tokens, parts, nodes, 0, 0, out_weight)
 
 
 def _nodes(stages: Stages, stage: int, rows: list[int]) -> tuple[list[int], Tensor]:
@@ -129,13 +180,19 @@ def _nodes(stages: Stages, stage: int, rows: list[int]) -> tuple[list[int], Tens
     if stage == graph.last_stage:
         return [], stages.biases[stage][:0]
     start = graph.stage_receivers[stage].start
-    nodes = list(dict.fromkeys(graph.receivers[start + row].node.index for row in rows))
+    nodes = sorted({graph.receivers[start + row].node.index for row in rows})
     weight = stages[stage].out_weight
     return nodes, weight if len(nodes) == len(weight) else weight[nodes]
 
 
 def _make_part(
-    stages: Stages, bank: Bank, rows: list[int], keep_mask: Tensor, changed: list[int], cut_rows: frozenset[int]
+    stages: Stages,
+    bank: Bank,
+    rows: list[int],
+    tokens: int,
+    keep_mask: Tensor,
+    changed: _Changed,
+    cut_rows: frozenset[int],
 ) -> Part:
     leaders: dict[int, int] = {}
     leading: list[int] = []
@@ -143,18 +200,24 @@ def _make_part(
         if bank.read_item(row) not in leaders:
             leaders[bank.read_item(row)] = len(leading)
             leading.append(row)
+    leader_of = [leaders[bank.read_item(row)] for row in rows]
+    if len(leading) > len(rows) / 2:
+        # To bring the sums to the rows that share them would cost more than to make them again.
+        leading, leader_of = rows, list(range(len(rows)))
     absolute = [bank.first_row + row for row in leading]
     weight = bias = stages.biases[bank.stage]
     if bank.stage < stages.graph.last_stage:
         part = stages[bank.stage]
-        everyone = len(rows) == len(part.in_weight)
+        everyone = rows == list(range(len(part.in_weight)))
         weight, bias = (part.in_weight, part.in_bias) if everyone else (part.in_weight[rows], part.in_bias[rows])
+    feeding = changed.all if tokens == 1 else changed.everywhere
     return Part(
         bank=bank,
+        tokens=tokens,
         rows=rows,
         leaders=leading,
-        leader_of=[leaders[bank.read_item(row)] for row in rows],
-        feeds=keep_mask[absolute][:, changed].to(weight) if changed else None,
+        leader_of=leader_of,
+        feeds=keep_mask[absolute][:, feeding].to(weight) if feeding else None,
         cut=[place for place, row in enumerate(absolute) if row in cut_rows],
         weight=weight,
         bias=bias,
