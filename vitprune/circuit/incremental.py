@@ -369,11 +369,8 @@ class IncrementalEvaluator:
             new.unflatten(1, (count, -1)).copy_(flat[:, None].expand(-1, count, -1))
         else:
             buffer = self._class_token if part.tokens == 1 else self._all_tokens
-            arriving = self._rows(buffer, size)[: part.feeds.shape[1]]
-            if count == 1:
-                torch.addmm(flat, part.feeds, arriving, out=new)
-            else:
-                torch.mm(part.feeds, arriving, out=new).unflatten(1, (count, -1)).add_(flat[:, None])
+            arriving = part.feeds(self._rows(buffer, size)[: part.feeds.senders])
+            torch.add(arriving.unflatten(1, (count, -1)), flat[:, None], out=new.unflatten(1, (count, -1)))
         return new.view(len(flat), -1, *reads.shape[2:])
 
     def _project(self, part: Part, reads: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What must be computed again when edges go: the receivers and nodes that change, stage by stage.
 
-Legend of dimensions: s senders that change, d width of the stream, k width of a head or neurons of a group.
+Legend of dimensions: d width of the stream, k width of a head or neurons of a group.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vitprune.circuit.stages import Stages
 from vitprune.circuit.store import VersionStore
+from vitprune.circuit.sums import SumOfSenders
 
 
 @dataclass
@@ -41,9 +42,9 @@ class Bank:
 class Part:
     """Receivers of a bank whose reads change: ``rows`` within the stage, and those among them that stand for the rest.
 
-    They change at the first ``tokens``. ``leader_of`` gives each row the place of its leader in ``leaders``, ``feeds
-    (leaders, s)`` says which changed senders each leader keeps, ``cut`` which leaders lose edges themselves. ``weight``
-    and ``bias`` are the rows'.
+    They change at the first ``tokens``. ``leader_of`` gives each row the place of its leader in ``leaders``, ``feeds``
+    sums up the changed senders that each leader keeps, ``cut`` says which leaders lose edges themselves. ``weight`` and
+    ``bias`` are the rows'.
     """
 
     bank: Bank
@@ -51,7 +52,7 @@ class Part:
     rows: list[int]
     leaders: list[int]
     leader_of: list[int]
-    feeds: Tensor | None
+    feeds: SumOfSenders | None
     cut: list[int]
     weight: Tensor
     bias: Tensor
@@ -217,7 +218,7 @@ def _make_part(
         rows=rows,
         leaders=leading,
         leader_of=leader_of,
-        feeds=keep_mask[absolute][:, feeding].to(weight) if feeding else None,
+        feeds=SumOfSenders(keep_mask[absolute][:, feeding], weight) if feeding else None,
         cut=[place for place, row in enumerate(absolute) if row in cut_rows],
         weight=weight,
         bias=bias,
