@@ -35,7 +35,7 @@ from vitprune.model.vit import ViT
 Place = tuple[int, int]
 """Row and column of an edge in a mask ``(receivers, senders)``."""
 
-CACHE_BYTES = 16 << 20
+CACHE_BYTES = 32 << 20
 """On a CPU, a batch has as many images as keep the reads of one stage within this size."""
 
 
