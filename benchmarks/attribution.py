@@ -2,7 +2,7 @@
 
     python benchmarks/attribution.py
 
-The exact effect of an edge is the change of the metric when it alone is removed from the whole model. Two minutes on
+The exact effect of an edge is the change of the metric when it alone is removed from the whole model. Four minutes on
 two cores once the models are trained (discovery_models.py). Writes benchmarks/results/attribution.md and .png.
 """
 
@@ -39,7 +39,7 @@ def exact_effects(given: Trained, images: Tensor, graph: Graph, ablation: Ablati
 
 
 def compare(given: Trained) -> tuple[list[str], Figure]:
-    images = given.images[:128]
+    images = given.images[:32]
     graph, ablation = Graph.of(given.model), Ablation.mean(given.model, given.images[:256])
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,5 +1,8 @@
 import itertools
+import os
 import statistics
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -253,3 +256,25 @@ def test_a_circuit_survives_saving_and_loading(tmp_path):
     assert (loaded.method, loaded.metric, loaded.tau, loaded.kl) == ("acdc-node-edge", "kl", 0.01, circuit.kl)
     torch.testing.assert_close(loaded.scores, circuit.scores, equal_nan=True)
     torch.testing.assert_close(loaded.logits(model, images), circuit.logits(model, images))
+
+
+SEARCH = """
+import sys
+import torch
+from tests.circuit.oracle import random_images, random_model
+from vitprune.circuit import Ablation, acdc
+model = random_model(5, dtype=torch.float32)
+images = random_images(model)
+acdc(model, images, ablation=Ablation.mean(model, images), tau=1e-3, granularity="node-edge").save(sys.argv[1])
+"""
+
+
+def test_the_order_of_hashes_changes_nothing(tmp_path):
+    found = []
+    for hash_seed in ("1", "2"):
+        folder = tmp_path / hash_seed
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        subprocess.run([sys.executable, "-c", SEARCH, folder], check=True, env=environment)
+        found.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
+    assert len(found[0]) > 1
+    assert found[0] == found[1]

@@ -109,3 +109,25 @@ def test_the_empty_circuit_answers_the_same_for_every_image():
     mean_writes = sum(intermediates[sender.name].mean(0) for sender in graph.senders)
     biases = sum(block.attention.out.bias + block.mlp.out.bias for block in model.blocks)
     torch.testing.assert_close(logits[:1], model.classify((mean_writes + biases)[None]))
+
+
+@given(graphs, st.integers(0, 10_000))
+def test_what_matters_is_what_walking_back_from_the_logits_finds(graph, seed):
+    keep_mask = masks_of(graph, seed, density=0.3)
+    senders_of = {receiver.name: [] for receiver in graph.receivers}
+    for sender, receiver in graph.named(keep_mask):
+        senders_of[receiver].append(sender)
+    seen, todo = set(), [("logits", False)]
+    while todo:
+        node, everywhere = state = todo.pop()
+        if state in seen:
+            continue
+        seen.add(state)
+        for receiver in graph.receivers:
+            if receiver.node.name == node:
+                attends = receiver.node.kind == "head" and receiver.port != "q"
+                todo += [(sender, everywhere or attends) for sender in senders_of[receiver.name]]
+    live, everywhere = graph.what_matters(keep_mask)
+    names = [sender.name for sender in graph.senders]
+    assert live.tolist() == [(name, False) in seen or (name, True) in seen for name in names]
+    assert everywhere.tolist() == [(name, True) in seen for name in names]
