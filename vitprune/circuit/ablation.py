@@ -67,7 +67,7 @@ class Ablation:
         precise = torch.float32 if images.device.type == "mps" else torch.float64
         totals = [torch.zeros_like(part, dtype=precise) for part in (zero.embed, *zero.heads, *zero.neurons)]
         for batch in images.split(BATCH_SIZE):
-            found = run_whole(model, batch)
+            _, found = run_whole(model, batch)
             parts = (found.embed, *(heads.transpose(0, 1) for heads in found.heads), *found.neurons)
             for total, part in zip(totals, parts, strict=True):
                 total += part.sum(dim=0, dtype=precise)
@@ -143,12 +143,12 @@ class Ablation:
             )
         places = torch.arange(first, first + len(images))
         if self.kind == "resample":
-            return run_whole(model, self.sources[(places % len(self.sources)).to(self.sources.device)])
+            return run_whole(model, self.sources[(places % len(self.sources)).to(self.sources.device)])[1]
         noises = [
             torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(self.seed * 1_000_003 + place))
             for place in places.tolist()
         ]
-        return run_whole(model, images + self.std * torch.stack(noises).to(images))
+        return run_whole(model, images + self.std * torch.stack(noises).to(images))[1]
 
 
 def _check_reference(kind: str, model: ViT, images: Tensor) -> None:

@@ -24,7 +24,7 @@ def activation_scores(model: ViT, images: Tensor, graph: Graph, ablation: Ablati
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
-        clean = stages.by_stage(run_whole(model, batch))
+        clean = stages.by_stage(run_whole(model, batch)[1])
         ablated = stages.by_stage(ablation.activations(model, batch, first))
         writes = stages.send_all(clean)
         lengths = stages.send_all([new - old for new, old in zip(ablated, clean, strict=True)]).norm(dim=-1)

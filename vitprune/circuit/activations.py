@@ -39,8 +39,8 @@ class Activations:
 
 
 @torch.no_grad()
-def run_whole(model: ViT, images: Tensor) -> Activations:
-    """The activations of every node of ``model`` on normalised ``images (b, c, height, width)``."""
+def run_whole(model: ViT, images: Tensor) -> tuple[Tensor, Activations]:
+    """Logits ``(b, classes)`` and the activations of every node, on normalised ``images (b, c, height, width)``."""
     config = model.config
     stream = model.embed(images)
     embed, heads, neurons = stream, [], []
@@ -56,4 +56,4 @@ def run_whole(model: ViT, images: Tensor) -> Activations:
             stream = stream + block.mlp.out(neurons[-1])
         else:
             neurons.append(stream.new_zeros(len(images), config.num_tokens, 0))
-    return Activations(embed=embed, heads=tuple(heads), neurons=tuple(neurons))
+    return model.classify(stream), Activations(embed=embed, heads=tuple(heads), neurons=tuple(neurons))

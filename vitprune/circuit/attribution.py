@@ -24,11 +24,12 @@ from vitprune.circuit.activations import run_whole
 from vitprune.circuit.checks import check_finite
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.metrics import Metric, Reference
-from vitprune.circuit.stages import HeadStage, Stages, centred
+from vitprune.circuit.stages import HeadStage, MlpStage, Stages, centred
 from vitprune.model.vit import NORM_EPS, ViT
 
-BATCH_SIZE = 64
-"""Images at once where nothing else is asked for; the scores do not depend on it."""
+BATCH_SIZE = {"cpu": 16}
+OTHER_BATCH_SIZE = 64
+"""Images at once where nothing else is asked for, by kind of device; the scores do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -56,42 +57,71 @@ def attribute(
     """
     stages = Stages(model, graph)
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
-    size = min(batch_size or BATCH_SIZE, len(images))
+    size = min(batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
+    sums = _GradientSums(stages, size)
     for first in range(0, len(images), size):
         batch = images[first : first + size]
         with torch.no_grad():
-            logits = model(batch)
+            logits, activations = run_whole(model, batch)
             check_finite(logits)
             reference = Reference.of(logits, None if labels is None else labels[first : first + size])
-            ablated = stages.by_stage(ablation.activations(model, batch, first))
-            clean = stages.by_stage(run_whole(model, batch))
+            removed = ablation.activations(model, batch, first)
+            ablated, clean = stages.by_stage(removed), stages.by_stage(activations)
             changes = stages.send_all([new - old for new, old in zip(ablated, clean, strict=True)])
-            embedding = model.embed(batch)
-            start = ablation.activations(model, batch, first).embed
+        sums.clear(len(batch))
         for position in positions:
-            embedded = start + position * (embedding - start)
-            _add_scores(model, stages, embedded, metric, reference, changes, scores)
+            embedded = torch.lerp(removed.embed.expand_as(activations.embed), activations.embed, position)
+            sums.add(embedded, metric, reference)
+        scores += sums.times(changes)
     return (scores / (len(images) * len(positions))) * graph.all_edges
 
 
-def _add_scores(
-    model: ViT, stages: Stages, embedded: Tensor, metric: Metric, reference: Reference, changes: Tensor, scores: Tensor
-) -> None:
-    """Add to ``scores`` the products of ``changes (s, b, t, d)`` with the gradients at ``embedded (b, t, d)``."""
-    graph = stages.graph
-    with torch.enable_grad():
-        logits, last, projections = _run(model, embedded.detach().requires_grad_())
-        damage = metric(logits, reference).sum()
-        *gradients, last_gradient = torch.autograd.grad(damage, [*(each.projected for each in projections), last])
-    with torch.no_grad():
-        # The classifier reads the class token alone.
-        products = torch.einsum("s b d, b d -> s", changes[:, :, 0], last_gradient[:, 0])
-        scores[-1] += products.double().cpu()
-        for each, gradient in zip(projections, gradients, strict=True):
-            rows, senders = graph.stage_receivers[each.stage], graph.stage_senders[each.stage].start
-            found = _read_gradients(stages, each, gradient)
-            products = found.flatten(1) @ changes[:senders].flatten(1).T
-            scores[rows.start : rows.stop, :senders] += products.double().cpu()
+class _GradientSums:
+    """Gradients with respect to what receivers read, summed up over positions: their products are taken once.
+
+    The memory is kept from batch to batch: to ask the system for it costs more than to fill it.
+    """
+
+    def __init__(self, stages: Stages, images: int) -> None:
+        self.stages = stages
+        config = stages.model.config
+        read = images * config.num_tokens * config.d_model
+        like = stages.model.positions.detach()
+        self._memory = [like.new_empty(len(rows) * read) for rows in stages.graph.stage_receivers[:-1]]
+
+    def clear(self, images: int) -> None:
+        """Start with a batch of so many images."""
+        config = self.stages.model.config
+        size = images * config.num_tokens
+        self.sums = [
+            memory[: len(rows) * size * config.d_model].zero_().view(len(rows), size, config.d_model)
+            for memory, rows in zip(self._memory, self.stages.graph.stage_receivers, strict=False)
+        ]
+        self.last = self.stages.model.positions.detach().new_zeros(images, config.d_model)
+
+    def add(self, embedded: Tensor, metric: Metric, reference: Reference) -> None:
+        """Add the gradients with the stream starting at ``embedded (b, t, d)``."""
+        with torch.enable_grad():
+            logits, last, projections = _run(self.stages.model, embedded.detach().requires_grad_())
+            damage = metric(logits, reference).sum()
+            *gradients, last_gradient = torch.autograd.grad(damage, [*(each.projected for each in projections), last])
+        with torch.no_grad():
+            # The classifier reads the class token alone.
+            self.last += last_gradient[:, 0]
+            for each, gradient in zip(projections, gradients, strict=True):
+                _add_read_gradients(self.sums[each.stage], self.stages, each, gradient)
+
+    @torch.no_grad()
+    def times(self, changes: Tensor) -> Tensor:
+        """Products ``(r, s)`` with ``changes (s, b, t, d)``, in double precision on the CPU."""
+        graph = self.stages.graph
+        products = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
+        products[-1] = torch.einsum("s b d, b d -> s", changes[:, :, 0], self.last)
+        flat = changes.flatten(1)
+        for rows, senders, found in zip(graph.stage_receivers, graph.stage_senders, self.sums, strict=False):
+            if rows:
+                products[rows.start : rows.stop, : senders.start] = found.flatten(1) @ flat[: senders.start].T
+        return products
 
 
 def _run(model: ViT, embedded: Tensor) -> tuple[Tensor, Tensor, list[_Projection]]:
@@ -112,21 +142,25 @@ def _run(model: ViT, embedded: Tensor) -> tuple[Tensor, Tensor, list[_Projection
     return model.classify(stream), stream, projections
 
 
-def _read_gradients(stages: Stages, each: _Projection, gradient: Tensor) -> Tensor:
-    """Gradients ``(r, b t, d)`` with respect to what each receiver of a stage reads, seen by centred changes.
+def _add_read_gradients(sums: Tensor, stages: Stages, each: _Projection, gradient: Tensor) -> None:
+    """Add to ``sums (r, b t, d)`` the gradients with respect to what each receiver reads, seen by centred changes.
 
     With y the normed read, g the gradient with respect to y and s the norm's factor it is s · (g − y · mean(g · y)).
+    g · y is the product of the projection, without its bias, and the gradient with respect to that.
     """
     part = stages[each.stage]
-    if isinstance(part, HeadStage):
-        pattern = "b t (qkv h k) -> (h qkv) (b t) k" if part.split else "b t (qkv h k) -> h (b t) (qkv k)"
-        by_row = rearrange(gradient, pattern, qkv=3, h=len(part.out_weight))
-    else:
-        by_row = rearrange(part.grouped(gradient), "g b t n -> g (b t) n")
+    # Both are written to, since nobody needs them after this: fresh memory costs more than the arithmetic.
+    by_row, projected = (_by_row(part, tensor) for tensor in (gradient, each.projected.detach()))
     reads = rearrange(centred(each.stream), "b t d -> (b t) d")
     factor = (reads.square().mean(dim=-1, keepdim=True) + NORM_EPS).rsqrt()
-    normed = reads * factor
-    by_row = by_row * factor
-    found = torch.bmm(by_row, part.in_weight.transpose(1, 2))
-    along = torch.einsum("r m d, m d -> r m", found, normed) / reads.shape[-1]
-    return found.addcmul_(along[..., None], normed, value=-1)
+    by_row.mul_(factor)
+    along = projected.sub_(part.in_bias).mul_(by_row).sum(dim=-1, keepdim=True) / reads.shape[-1]
+    sums.baddbmm_(by_row, part.in_weight.transpose(1, 2)).addcmul_(along, reads * factor, value=-1)
+
+
+def _by_row(part: HeadStage | MlpStage, projected: Tensor) -> Tensor:
+    """What all receivers of a stage project to, ``(b, t, all widths)``, receiver by receiver: ``(r, b t, w)``."""
+    if isinstance(part, HeadStage):
+        pattern = "b t (qkv h k) -> (h qkv) (b t) k" if part.split else "b t (qkv h k) -> h (b t) (qkv k)"
+        return rearrange(projected, pattern, qkv=3, h=len(part.out_weight))
+    return rearrange(part.grouped(projected), "g b t n -> g (b t) n")
