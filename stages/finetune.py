@@ -16,6 +16,7 @@ def main() -> None:
         metrics=Path("metrics/finetune.json"),
         timing=Path("metrics/finetune_timing.json"),
         history=Path("plots/finetune.csv"),
+        state=Path(".vitprune/finetune.pt"),
     )
 
 

@@ -103,6 +103,20 @@ class AugmentParams(Section):
     cutmix_alpha: MixingAlpha
 
 
+class DistillationParams(Section):
+    """What a student learns from a teacher; ``weight`` 0 and ``feature_weight`` 0 leave the teacher out."""
+
+    weight: Fraction
+    temperature: Annotated[float, Field(gt=0)]
+    hard: bool
+    feature_weight: NonNegative
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the teacher is asked at all."""
+        return self.weight > 0 or self.feature_weight > 0
+
+
 class TrainParams(Section):
     """Optimisation of the baseline; fine-tuning shares all of it but its length and learning rate."""
 
@@ -113,6 +127,10 @@ class TrainParams(Section):
     weight_decay: NonNegative
     label_smoothing: Share
     clip_norm: Annotated[float, Field(gt=0)]
+    ema_decay: Share | None
+    checkpoint_minutes: Annotated[float, Field(gt=0)]
+    teacher: str | None
+    distillation: DistillationParams
     augment: AugmentParams
 
     @model_validator(mode="after")
@@ -158,11 +176,12 @@ class AcdcParams(Section):
 
 
 class FinetuneParams(Section):
-    """Recovery after pruning; the control is trained in exactly the same way."""
+    """Recovery after pruning, the baseline as teacher; the control is trained in exactly the same way."""
 
     epochs: Positive
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_epochs: NonNegative
+    distillation: DistillationParams
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> FinetuneParams:

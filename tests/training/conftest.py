@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitprune.config import AugmentParams, TrainParams
+from vitprune.config import AugmentParams, DistillationParams, TrainParams
 from vitprune.data.packed import Split
 from vitprune.model import Preprocessing, ViT, ViTConfig
 from vitprune.training.loop import TrainingResult, train
@@ -70,6 +70,10 @@ def recipe(**changes: object) -> TrainParams:
         "weight_decay": 0.05,
         "label_smoothing": 0.0,
         "clip_norm": 1.0,
+        "ema_decay": None,
+        "checkpoint_minutes": 5.0,
+        "teacher": None,
+        "distillation": DistillationParams(weight=0.5, temperature=2.0, hard=False, feature_weight=0.0),
         "augment": NO_AUGMENTATION,
     }
     return TrainParams(**{**plain, **changes})

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, TimingFile
+from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, StateFile, TimingFile
 
 
 def finetune(
@@ -21,8 +21,11 @@ def finetune(
     history: Annotated[Path, typer.Option(help="CSV per epoch; the name of the model is added to it.")] = Path(
         "plots/finetune.csv"
     ),
+    state: StateFile = Path(".vitprune/finetune.pt"),
 ) -> None:
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
+    from copy import deepcopy
+
     from vitprune.commands import fitting
     from vitprune.commands.context import load_for, open_params
     from vitprune.data import load_packed
@@ -31,16 +34,31 @@ def finetune(
     from vitprune.training.history import write_history
 
     histories = {name: history.with_stem(f"{history.stem}_{name}") for name in ("baseline", "pruned")}
+    states = {name: state.with_stem(f"{state.stem}_{name}") for name in histories}
     options, device = open_params(params)
-    check_targets(files=[metrics, timing, *histories.values()], folders=[out / name for name in histories])
+    check_targets(
+        files=[metrics, timing, *histories.values(), *states.values()],
+        folders=[out / name for name in histories],
+    )
     packed = load_packed(data)
     # Both are loaded before either is trained: a missing one is noticed at once.
     models = {
         "baseline": load_for(baseline, options, packed, device),
         "pruned": load_for(pruned, options, packed, device),
     }
+    # A copy: the control changes the baseline that it starts from.
+    teacher = deepcopy(models["baseline"])
     results = {
-        name: fitting.fit(saved, packed, options, options.finetune, device, description=f"finetune {name}")
+        name: fitting.fit(
+            saved,
+            packed,
+            options,
+            options.finetune,
+            device,
+            description=f"finetune {name}",
+            state=states[name],
+            teacher=teacher,
+        )
         for name, saved in models.items()
     }
     scores = {name: fitting.metrics_of(saved, results[name], packed, device) for name, saved in models.items()}
@@ -49,3 +67,6 @@ def finetune(
         write_history(histories[name], results[name].history)
     write_json(metrics, scores)
     write_json(timing, {name: fitting.timing_of(result, device) for name, result in results.items()})
+    # All is saved: nothing is left to go on with.
+    for left in states.values():
+        left.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from vitprune.model.predict import predict
 from vitprune.model.score import score
 from vitprune.training import TrainingResult
 from vitprune.training import train as train_model
+from vitprune.training.distillation import Distiller, check_teacher
 
 
 def fit(
@@ -25,8 +27,18 @@ def fit(
     device: torch.device,
     *,
     description: str,
+    state: Path,
+    teacher: SavedModel | None,
 ) -> TrainingResult:
-    """Train a model in place by the recipe of ``params.train``, for the epochs and learning rate of ``length``."""
+    """Train a model in place by the recipe of ``params.train``, for the epochs and learning rate of ``length``.
+
+    An interrupted training leaves ``state``, from which the next one goes on. A ``teacher`` on ``device`` is asked if
+    ``length.distillation`` says so.
+    """
+    distiller = None
+    if teacher is not None and length.distillation.is_on:
+        check_teacher(teacher, saved, length.distillation)
+        distiller = Distiller(teacher, length.distillation, saved.preprocessing)
     with training_progress(description) as (on_epoch, on_step):
         return train_model(
             saved.model,
@@ -40,8 +52,10 @@ def fit(
             device=device,
             precision=params.compute.precision,
             seed=params.compute.seed,
+            distiller=distiller,
             on_epoch=on_epoch,
             on_step=on_step,
+            state_path=state,
         )
 
 

@@ -10,4 +10,10 @@ RawFolder = Annotated[Path, typer.Option("--raw", help="Folder that the download
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder that the clean command wrote.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; it is replaced as a whole.")]
 MetricsFile = Annotated[Path, typer.Option("--metrics", help="JSON file of metrics to write.")]
+StateFile = Annotated[
+    Path,
+    typer.Option(
+        "--state", help="File to keep the state of the training in, so that it can go on after an interruption."
+    ),
+]
 TimingFile = Annotated[Path, typer.Option("--timing", help="JSON file of timings to write.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitprune.commands.options import DataFolder, MetricsFile, OutFolder, ParamsFile, TimingFile
+from vitprune.commands.options import DataFolder, MetricsFile, OutFolder, ParamsFile, StateFile, TimingFile
 
 
 def train(
@@ -20,6 +20,7 @@ def train(
     gradient_flow: Annotated[
         Path, typer.Option(help="CSV of gradients per layer and epoch to write; a PNG of it goes beside it.")
     ] = Path("plots/gradient_flow.csv"),
+    state: StateFile = Path(".vitprune/train.pt"),
 ) -> None:
     """Train the baseline; keep the weights that are best on the validation images."""
     import torch
@@ -27,19 +28,22 @@ def train(
     from vitprune.commands import fitting
     from vitprune.commands.context import open_params, vit_config
     from vitprune.data import load_packed
-    from vitprune.model import Preprocessing, SavedModel, ViT, save_model
+    from vitprune.model import Preprocessing, SavedModel, ViT, load_model, save_model
     from vitprune.report.gradient_flow import draw_gradient_flow
     from vitprune.storage import check_targets, write_json
     from vitprune.training.history import write_gradient_flow, write_history
 
     options, device = open_params(params)
-    check_targets(files=[metrics, timing, history, gradient_flow], folders=[out])
+    check_targets(files=[metrics, timing, history, gradient_flow, state], folders=[out])
     packed = load_packed(data)
     model = ViT(vit_config(options, packed))
     model.initialise(torch.Generator().manual_seed(options.compute.seed))
     preprocessing = Preprocessing(mean=packed.mean, std=packed.std)
     saved = SavedModel(model=model, preprocessing=preprocessing, class_names=packed.class_names)
-    result = fitting.fit(saved, packed, options, options.train, device, description="train")
+    teacher = load_model(Path(options.train.teacher), device) if options.train.teacher else None
+    result = fitting.fit(
+        saved, packed, options, options.train, device, description="train", state=state, teacher=teacher
+    )
 
     scores = fitting.metrics_of(saved, result, packed, device)
     save_model(out, saved)
@@ -48,3 +52,5 @@ def train(
     draw_gradient_flow(gradient_flow.with_suffix(".png"), result.gradient_flow)
     write_json(metrics, scores)
     write_json(timing, fitting.timing_of(result, device))
+    # All is saved: nothing is left to go on with.
+    state.unlink(missing_ok=True)

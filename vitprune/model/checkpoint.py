@@ -35,6 +35,12 @@ class Preprocessing:
         std = images.new_tensor(self.std)[:, None, None]
         return (images - mean) / std
 
+    def restore(self, images: torch.Tensor) -> torch.Tensor:
+        """Float images between 0 and 1 from normalised ones, both ``(b, c, height, width)``."""
+        mean = images.new_tensor(self.mean)[:, None, None]
+        std = images.new_tensor(self.std)[:, None, None]
+        return images * std + mean
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -42,6 +43,16 @@ class GradientMeter:
         self.sums += torch.stack([size.mean() for size in sizes])
         torch.maximum(self.largest, torch.stack([size.max() for size in sizes]), out=self.largest)
         self.steps += 1
+
+    def state(self) -> dict[str, Any]:
+        """What was summed up since the last epoch's end."""
+        return {"steps": self.steps, "sums": self.sums, "largest": self.largest}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave."""
+        self.steps = state["steps"]
+        self.sums.copy_(state["sums"])
+        self.largest.copy_(state["largest"])
 
     def finish(self, epoch: int) -> list[LayerGradient]:
         """The sizes since the last call, as those of this epoch, from the first layer to the last."""

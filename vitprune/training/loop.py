@@ -1,41 +1,39 @@
-"""The training loop, the same for the baseline and for fine-tuning.
-
-Legend of dimensions:
-    b  images in the batch    c  channels
-
-Batch k of epoch e, its augmentation and its dropout are functions of the seed, e and k alone.
-"""
+"""The training loop, the same for the baseline and for fine-tuning: steps, validation, records, and the state file."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vitprune.config import TrainParams
-from vitprune.data.augment import augment_images, mix
 from vitprune.data.packed import Split
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.predict import predict
 from vitprune.model.score import Score, score
 from vitprune.model.vit import ViT
-from vitprune.training.batches import PlacedSplit, batch_starts, check_split, epoch_batches, place
-from vitprune.training.gradients import GradientMeter, LayerGradient
+from vitprune.training.batches import PlacedSplit, batch_starts, check_split, place
+from vitprune.training.distillation import Distiller
+from vitprune.training.gradients import LayerGradient
 from vitprune.training.history import EpochRecord
-from vitprune.training.losses import smoothed_cross_entropy
-from vitprune.training.optimiser import make_optimiser
-from vitprune.training.precision import Precision, autocast, check_precision, make_scaler
-from vitprune.training.randomness import Purpose, deterministic_kernels, seed_for, seeded_global_rng
+from vitprune.training.precision import Precision, check_precision
+from vitprune.training.randomness import deterministic_kernels
 from vitprune.training.schedule import WarmupCosine
+from vitprune.training.state import StateFile, StopRequest, stop_requests
+from vitprune.training.steps import Steps
 
 logger = logging.getLogger(__name__)
+
+IGNORED_IN_STATE = {"checkpoint_minutes", "teacher", "distillation"}
+"""Parts of the recipe that may differ when a run goes on, or that the distiller tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +50,44 @@ class TrainingResult:
         return self.history[self.best_epoch - 1]
 
 
+@dataclass
+class _Progress:
+    """What the epochs so far came to."""
+
+    history: list[EpochRecord] = field(default_factory=list)
+    gradient_flow: list[LayerGradient] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, record: EpochRecord, gradients: list[LayerGradient], model: ViT) -> None:
+        """Count an epoch, and keep the weights if they are the best so far."""
+        self.history.append(record)
+        self.gradient_flow += gradients
+        best = self.history[self.best_epoch - 1]
+        if not self.best_epoch or (record.val_accuracy, -record.val_loss) > (best.val_accuracy, -best.val_loss):
+            self.best_epoch = record.epoch
+            self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """All of it in plain values and tensors."""
+        return {
+            "history": [asdict(record) for record in self.history],
+            "gradient_flow": [asdict(gradient) for gradient in self.gradient_flow],
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+        }
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> _Progress:
+        """What ``state`` was taken of."""
+        return cls(
+            history=[EpochRecord(**record) for record in state["history"]],
+            gradient_flow=[LayerGradient(**gradient) for gradient in state["gradient_flow"]],
+            best_epoch=state["best_epoch"],
+            best_weights=state["best_weights"],
+        )
+
+
 def train(
     model: ViT,
     train_split: Split,
@@ -65,8 +101,10 @@ def train(
     device: torch.device,
     precision: Precision,
     seed: int,
+    distiller: Distiller | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    state_path: Path | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place and leave it on ``device``, in evaluation mode, with its best weights.
 
@@ -74,22 +112,47 @@ def train(
     learning rate and warm-up are arguments of their own, since fine-tuning changes only those; the ``recipe`` gives
     the rest. ``on_step(done, total)`` counts optimizer steps over all epochs.
 
+    A ``distiller`` adds a teacher's answers to the labels; its teacher must be on ``device`` already.
+
+    With ``state_path`` the state of the run is saved there after each epoch, every ``recipe.checkpoint_minutes``, and
+    when SIGTERM or an interrupt from the keyboard comes, which then ends the process after the current step. A run
+    that finds its state there goes on from it, to the same weights. The file stays, for the caller to remove.
+
     The same seed gives the same weights, bit by bit, on one device with one number of threads. Global random state is
     neither read nor changed.
 
     Raises DataError if a split is empty or does not fit the model, ConfigError if the device cannot train in this
     precision or the warm-up is too long, and TrainingError if loss or gradients are no longer finite (the weights are
-    then still those before the step) or the GPU's memory is too small.
+    then still those before the step), the GPU's memory is too small, or the state is that of another run.
     """
     check_precision(precision, device)
     check_split(train_split, model.config, "training")
     check_split(val_split, model.config, "validation")
     steps = len(batch_starts(len(train_split.images), recipe.batch_size))
     schedule = WarmupCosine(peak=learning_rate, warmup_steps=warmup_epochs * steps, total_steps=epochs * steps)
+    state_file = None
+    if state_path is not None:
+        identity = {
+            "model": model.config,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "warmup_epochs": warmup_epochs,
+            **{f"train.{name}": value for name, value in recipe if name not in IGNORED_IN_STATE},
+            "distillation": distiller and distiller.options,
+            "precision": precision,
+            "seed": seed,
+            "device": device.type,
+            "preprocessing": preprocessing,
+            "training images": _split_digest(train_split),
+            "validation images": _split_digest(val_split),
+            "teacher": distiller and _weights_digest(distiller.teacher.model),
+            "initial weights": _weights_digest(model),
+        }
+        state_file = StateFile(state_path, identity, recipe.checkpoint_minutes)
     try:
-        with deterministic_kernels(device):
+        with deterministic_kernels(device), stop_requests(enabled=state_file is not None) as request:
             model.to(device)
-            run = _Run(
+            work = Steps(
                 model=model,
                 images=place(train_split, device),
                 preprocessing=preprocessing,
@@ -98,9 +161,10 @@ def train(
                 device=device,
                 precision=precision,
                 seed=seed,
-                on_step=on_step,
+                distiller=distiller,
             )
-            return _train_epochs(run, place(val_split, device), epochs, on_epoch)
+            run = _Run(work, place(val_split, device), epochs, state_file, request, on_epoch, on_step)
+            return run.finish()
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{device} ran out of memory at train.batch_size {recipe.batch_size}; lower train.batch_size, "
@@ -108,166 +172,106 @@ def train(
         ) from error
 
 
-def _train_epochs(
-    run: _Run, val: PlacedSplit, epochs: int, on_epoch: Callable[[EpochRecord], None] | None
-) -> TrainingResult:
-    history: list[EpochRecord] = []
-    gradient_flow: list[LayerGradient] = []
-    best: EpochRecord | None = None
-    best_weights: dict[str, Tensor] = {}
-    for epoch in range(1, epochs + 1):
-        trained = run.train_epoch(epoch)
-        val_score = _score_on(run, val)
-        if not math.isfinite(val_score.loss):
-            raise TrainingError(
-                f"epoch {epoch}: the validation loss is not finite ({val_score.loss}, learning rate "
-                f"{trained.learning_rate:.3g}); lower the learning rate"
-            )
-        record = EpochRecord(
-            epoch=epoch,
-            train_loss=trained.loss,
-            train_accuracy=trained.accuracy,
-            val_loss=val_score.loss,
-            val_accuracy=val_score.accuracy,
-            learning_rate=trained.learning_rate,
-            seconds=trained.seconds,
-            images_per_second=trained.images / trained.seconds,
-        )
-        history.append(record)
-        gradient_flow += run.meter.finish(epoch)
-        if best is None or (record.val_accuracy, -record.val_loss) > (best.val_accuracy, -best.val_loss):
-            best = record
-            best_weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-        logger.debug("epoch %d of %d: %s", epoch, epochs, record)
-        if on_epoch is not None:
-            on_epoch(record)
-    assert best is not None
-    run.model.load_state_dict(best_weights)
-    run.model.eval()
-    logger.info(
-        "trained %d epochs; best on validation: epoch %d, accuracy %.2f %%, loss %.4f",
-        epochs,
-        best.epoch,
-        100 * best.val_accuracy,
-        best.val_loss,
-    )
-    return TrainingResult(history=tuple(history), gradient_flow=tuple(gradient_flow), best_epoch=best.epoch)
+def _split_digest(split: Split) -> str:
+    digest = hashlib.sha256(split.labels.tobytes())
+    for first in range(0, len(split.images), 4096):
+        digest.update(split.images[first : first + 4096].tobytes())
+    return digest.hexdigest()[:16]
 
 
-def _score_on(run: _Run, split: PlacedSplit) -> Score:
-    logits = predict(run.model, split.images, run.preprocessing, run.recipe.batch_size, run.device)
-    return score(logits, split.labels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Trained:
-    """What the training steps of one epoch came to."""
-
-    loss: float
-    accuracy: float | None
-    learning_rate: float
-    seconds: float
-    images: int
+def _weights_digest(model: ViT) -> str:
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class _Run:
-    """A model with everything that its steps need; the optimizer and the scaler are the only state between epochs."""
+    """A training run from where it is to its end."""
 
     def __init__(
         self,
-        *,
-        model: ViT,
-        images: PlacedSplit,
-        preprocessing: Preprocessing,
-        recipe: TrainParams,
-        schedule: WarmupCosine,
-        device: torch.device,
-        precision: Precision,
-        seed: int,
+        steps: Steps,
+        val: PlacedSplit,
+        epochs: int,
+        state_file: StateFile | None,
+        request: StopRequest,
+        on_epoch: Callable[[EpochRecord], None] | None,
         on_step: Callable[[int, int], None] | None,
     ) -> None:
-        self.model = model
-        self.images = images
-        self.preprocessing = preprocessing
-        self.recipe = recipe
-        self.schedule = schedule
-        self.device = device
-        self.precision = precision
-        self.seed = seed
-        self.on_step = on_step
-        self.optimiser = make_optimiser(model, learning_rate=schedule.peak, weight_decay=recipe.weight_decay)
-        self.scaler = make_scaler(precision)
-        self.meter = GradientMeter(model)
+        self.steps, self.val, self.epochs = steps, val, epochs
+        self.state_file, self.request, self.on_epoch, self.on_step = state_file, request, on_epoch, on_step
+        self.progress = _Progress()
+        if state_file and (state := state_file.load()):
+            steps.load_state(state["steps"])
+            self.progress = _Progress.of_state(state["progress"])
+            logger.info("goes on from %s: epoch %d, batch %d", state_file.path, steps.epoch, steps.done + 1)
 
-    def train_epoch(self, epoch: int) -> _Trained:
-        """Go once through the images; ``epoch`` counts from 1."""
-        self.model.train()
-        order_seed = seed_for(self.seed, Purpose.ORDER, epoch)
-        batches = epoch_batches(len(self.images), self.recipe.batch_size, seed=order_seed)
-        total_loss, images, learning_rate = 0.0, 0, 0.0
-        correct = torch.zeros((), device=self.device, dtype=torch.int64)
-        hard_labels = True
-        start = time.perf_counter()
-        for k, indices in enumerate(batches):
-            step = (epoch - 1) * len(batches) + k
-            learning_rate = self.schedule(step)
-            inputs, targets = self._prepare(indices, epoch, k)
-            with seeded_global_rng(seed_for(self.seed, Purpose.DROPOUT, epoch, k), self.device):
-                with autocast(self.precision, self.device):
-                    logits = self.model(inputs)
-                loss = smoothed_cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
-            total_loss += len(indices) * self._descend(loss, learning_rate, f"epoch {epoch}, batch {k + 1}")
-            images += len(indices)
-            hard_labels = targets.ndim == 1
-            if hard_labels:
-                correct += (logits.detach().argmax(dim=1) == targets).sum()
-            if self.on_step is not None:
-                self.on_step(step + 1, self.schedule.total_steps)
-        accuracy = correct.item() / images if hard_labels else None
-        seconds = time.perf_counter() - start
-        return _Trained(
-            loss=total_loss / images,
-            accuracy=accuracy,
-            learning_rate=learning_rate,
-            seconds=seconds,
-            images=images,
+    def finish(self) -> TrainingResult:
+        """Train to the end; the model gets the best weights."""
+        steps, progress = self.steps, self.progress
+        while steps.epoch <= self.epochs:
+            steps.train_epoch(self._after_step)
+            record = self._record()
+            progress.add(record, steps.meter.finish(record.epoch), steps.trained_model)
+            logger.debug("epoch %d of %d: %s", record.epoch, self.epochs, record)
+            if self.on_epoch is not None:
+                self.on_epoch(record)
+            steps.next_epoch()
+            self._save()
+        steps.model.load_state_dict(progress.best_weights)
+        steps.model.eval()
+        result = TrainingResult(
+            history=tuple(progress.history),
+            gradient_flow=tuple(progress.gradient_flow),
+            best_epoch=progress.best_epoch,
         )
-
-    def _prepare(self, indices: Tensor, epoch: int, k: int) -> tuple[Tensor, Tensor]:
-        """Augmented and normalised images ``(b, c, height, width)``, and targets ``(b,)`` or ``(b, num_classes)``."""
-        pixels, labels = self.images.batch(indices)
-        augment = self.recipe.augment
-        images = augment_images(pixels.float() / 255, augment, seed=seed_for(self.seed, Purpose.IMAGES, epoch, k))
-        return mix(
-            self.preprocessing.normalise(images),
-            labels,
-            augment,
-            num_classes=self.model.config.num_classes,
-            seed=seed_for(self.seed, Purpose.MIXING, epoch, k),
+        logger.info(
+            "trained %d epochs; best on validation: epoch %d, accuracy %.2f %%, loss %.4f",
+            self.epochs,
+            result.best_epoch,
+            100 * result.best.val_accuracy,
+            result.best.val_loss,
         )
+        return result
 
-    def _descend(self, loss: Tensor, learning_rate: float, where: str) -> float:
-        """Take one optimizer step down ``loss`` and return its value; TrainingError instead if it is not finite."""
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimiser)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = get_total_norm(gradients)
-        # Both at once: each look at a number makes a GPU wait.
-        loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()
-        finite_gradients = math.isfinite(norm_value)
-        # With fp16, gradients overflow now and then: the scaler leaves such a step out and lowers its scale.
-        if not math.isfinite(loss_value) or (not finite_gradients and not self.scaler.is_enabled()):
-            what = "loss" if not math.isfinite(loss_value) else "gradient norm"
+    def _after_step(self, done: int) -> None:
+        if self.on_step is not None:
+            self.on_step(done, self.steps.schedule.total_steps)
+        if self.state_file and (self.request.signal is not None or self.state_file.is_due):
+            self._save()
+
+    def _save(self) -> None:
+        """Save the state, and leave if that was asked for."""
+        if self.state_file:
+            self.state_file.save({"steps": self.steps.state(), "progress": self.progress.state()})
+            if self.request.signal is not None:
+                logger.info("stopped; run again to go on from %s", self.state_file.path)
+                self.request.leave()
+
+    def _record(self) -> EpochRecord:
+        steps, sums = self.steps, self.steps.sums
+        learning_rate = steps.optimiser.param_groups[0]["lr"]
+        val_score = self._score()
+        if not math.isfinite(val_score.loss):
             raise TrainingError(
-                f"{where}: the {what} is not finite (loss {loss_value}, gradient norm {norm_value}, learning rate "
-                f"{learning_rate:.3g}); lower the learning rate, lengthen warmup_epochs, or use compute.precision fp32"
+                f"epoch {steps.epoch}: the validation loss is not finite ({val_score.loss}, learning rate "
+                f"{learning_rate:.3g}); lower the learning rate"
             )
-        if finite_gradients:
-            self.meter.record()
-        clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_norm, norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        return loss_value
+        return EpochRecord(
+            epoch=steps.epoch,
+            train_loss=sums.loss / sums.images,
+            train_accuracy=None if sums.is_mixed else sums.correct / sums.images,
+            val_loss=val_score.loss,
+            val_accuracy=val_score.accuracy,
+            learning_rate=learning_rate,
+            seconds=sums.seconds,
+            images_per_second=sums.images / sums.seconds,
+        )
+
+    def _score(self) -> Score:
+        steps = self.steps
+        logits = predict(
+            steps.trained_model, self.val.images, steps.preprocessing, steps.recipe.batch_size, steps.device
+        )
+        return score(logits, self.val.labels)

@@ -1,0 +1,192 @@
+"""The optimizer steps of a training run, and everything that the next one depends on.
+
+Legend of dimensions:
+    b  images in the batch    c  channels
+
+Batch k of epoch e, its augmentation and its dropout are functions of the seed, e and k alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from vitprune.config import TrainParams
+from vitprune.data.augment import augment_images, mix
+from vitprune.errors import TrainingError
+from vitprune.model.checkpoint import Preprocessing
+from vitprune.model.vit import ViT
+from vitprune.training.average import average_of
+from vitprune.training.batches import PlacedSplit, epoch_batches
+from vitprune.training.distillation import Distiller, Streams
+from vitprune.training.gradients import GradientMeter
+from vitprune.training.losses import smoothed_cross_entropy
+from vitprune.training.optimiser import make_optimiser
+from vitprune.training.precision import Precision, autocast, make_scaler
+from vitprune.training.randomness import Purpose, seed_for, seeded_global_rng
+from vitprune.training.schedule import WarmupCosine
+
+
+@dataclass
+class EpochSums:
+    """What the steps of an epoch came to so far; ``is_mixed`` says that its images had no one true class."""
+
+    loss: float = 0.0
+    images: int = 0
+    correct: int = 0
+    is_mixed: bool = False
+    seconds: float = 0.0
+
+
+class Steps:
+    """A model with everything that its steps need.
+
+    Its state between two steps is ``epoch`` (from 1), how many batches of it are ``done``, and what ``state`` holds.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ViT,
+        images: PlacedSplit,
+        preprocessing: Preprocessing,
+        recipe: TrainParams,
+        schedule: WarmupCosine,
+        device: torch.device,
+        precision: Precision,
+        seed: int,
+        distiller: Distiller | None,
+    ) -> None:
+        self.model = model
+        self.images = images
+        self.preprocessing = preprocessing
+        self.recipe = recipe
+        self.schedule = schedule
+        self.device = device
+        self.precision = precision
+        self.seed = seed
+        self.distiller = distiller
+        self.optimiser = make_optimiser(model, learning_rate=schedule.peak, weight_decay=recipe.weight_decay)
+        self.scaler = make_scaler(precision)
+        self.average = average_of(model, recipe.ema_decay) if recipe.ema_decay is not None else None
+        self.meter = GradientMeter(model)
+        self.epoch, self.done, self.sums = 1, 0, EpochSums()
+        self._correct = torch.zeros((), device=device, dtype=torch.int64)
+
+    @property
+    def trained_model(self) -> ViT:
+        """The model that is scored and kept: the average of the weights, if one is taken."""
+        return cast("ViT", self.average.module) if self.average else self.model
+
+    def train_epoch(self, after_step: Callable[[int], None]) -> None:
+        """Take what is left of the epoch's steps; ``after_step`` gets the number of all steps taken so far."""
+        self.model.train()
+        order_seed = seed_for(self.seed, Purpose.ORDER, self.epoch)
+        batches = epoch_batches(len(self.images), self.recipe.batch_size, seed=order_seed)
+        for k in range(self.done, len(batches)):
+            start = time.perf_counter()
+            self._step(batches[k], k, (self.epoch - 1) * len(batches) + k)
+            self.done = k + 1
+            self.sums.seconds += time.perf_counter() - start
+            after_step((self.epoch - 1) * len(batches) + k + 1)
+        start = time.perf_counter()
+        self.sums.correct = int(self._correct)
+        self.sums.seconds += time.perf_counter() - start
+
+    def next_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.epoch, self.done, self.sums = self.epoch + 1, 0, EpochSums()
+        self._correct.zero_()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on; the tensors are those in use."""
+        return {
+            "epoch": self.epoch,
+            "done": self.done,
+            "sums": vars(self.sums) | {"correct": int(self._correct)},
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "meter": self.meter.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave."""
+        self.epoch, self.done, self.sums = state["epoch"], state["done"], EpochSums(**state["sums"])
+        self._correct.fill_(self.sums.correct)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.meter.load_state(state["meter"])
+
+    def _step(self, indices: Tensor, k: int, step: int) -> None:
+        inputs, targets = self._prepare(indices, k)
+        with seeded_global_rng(seed_for(self.seed, Purpose.DROPOUT, self.epoch, k), self.device):
+            streams, answers = Streams(), None
+            with autocast(self.precision, self.device):
+                if self.distiller is None:
+                    logits = self.model(inputs)
+                else:
+                    logits, streams = self.distiller.run(self.model, inputs)
+                    answers = self.distiller.ask(inputs)
+            loss = smoothed_cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+            if self.distiller is not None and answers is not None:
+                loss = self.distiller.loss(loss, (logits, streams), answers)
+        value = self._descend(loss, self.schedule(step), f"epoch {self.epoch}, batch {k + 1}")
+        if self.average:
+            self.average.update_parameters(self.model)
+        self.sums.loss += len(indices) * value
+        self.sums.images += len(indices)
+        if targets.ndim == 1:
+            self._correct += (logits.detach().argmax(dim=1) == targets).sum()
+        else:
+            self.sums.is_mixed = True
+
+    def _prepare(self, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Augmented and normalised images ``(b, c, height, width)``, and targets ``(b,)`` or ``(b, num_classes)``."""
+        pixels, labels = self.images.batch(indices)
+        augment = self.recipe.augment
+        images = augment_images(pixels.float() / 255, augment, seed=seed_for(self.seed, Purpose.IMAGES, self.epoch, k))
+        return mix(
+            self.preprocessing.normalise(images),
+            labels,
+            augment,
+            num_classes=self.model.config.num_classes,
+            seed=seed_for(self.seed, Purpose.MIXING, self.epoch, k),
+        )
+
+    def _descend(self, loss: Tensor, learning_rate: float, where: str) -> float:
+        """Take one optimizer step down ``loss`` and return its value; TrainingError instead if it is not finite."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        # Both at once: each look at a number makes a GPU wait.
+        loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()
+        finite_gradients = math.isfinite(norm_value)
+        # With fp16, gradients overflow now and then: the scaler leaves such a step out and lowers its scale.
+        if not math.isfinite(loss_value) or (not finite_gradients and not self.scaler.is_enabled()):
+            what = "loss" if not math.isfinite(loss_value) else "gradient norm"
+            raise TrainingError(
+                f"{where}: the {what} is not finite (loss {loss_value}, gradient norm {norm_value}, learning rate "
+                f"{learning_rate:.3g}); lower the learning rate, lengthen warmup_epochs, or use compute.precision fp32"
+            )
+        if finite_gradients:
+            self.meter.record()
+        clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_norm, norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss_value
