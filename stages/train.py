@@ -15,6 +15,7 @@ def main() -> None:
         timing=Path("metrics/train_timing.json"),
         history=Path("plots/train.csv"),
         gradient_flow=Path("plots/gradient_flow.csv"),
+        augmented=Path("plots/augmented.png"),
         state=Path(".vitprune/train.pt"),
     )
 

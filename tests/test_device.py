@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vitprune.device import pick_device, set_threads
+from vitprune.device import _THREADS, pick_device, set_threads
 from vitprune.errors import ConfigError
 
 
@@ -28,11 +28,12 @@ def test_a_device_that_is_not_here_is_refused(name: str) -> None:
         pick_device(name)
 
 
-def test_the_number_of_threads_is_set_or_left() -> None:
+def test_the_number_of_threads_is_set_and_given_back() -> None:
     before = torch.get_num_threads()
     try:
         set_threads(1)
-        set_threads(None)
         assert torch.get_num_threads() == 1
+        set_threads(None)
+        assert torch.get_num_threads() == _THREADS
     finally:
         torch.set_num_threads(before)

@@ -97,6 +97,8 @@ class AugmentParams(Section):
     horizontal_flip: Fraction
     crop_scale_min: Annotated[float, Field(gt=0, le=1)]
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
+    policy: Literal["randaugment", "trivialaugment"] | None
+    policy_magnitude: Annotated[int, Field(ge=0, le=30)]
     noise_std: NonNegative
     erasing: Fraction
     mixup_alpha: MixingAlpha
@@ -127,6 +129,7 @@ class TrainParams(Section):
     weight_decay: NonNegative
     label_smoothing: Share
     clip_norm: Annotated[float, Field(gt=0)]
+    compile: bool
     ema_decay: Share | None
     checkpoint_minutes: Annotated[float, Field(gt=0)]
     teacher: str | None
@@ -200,9 +203,10 @@ class EvaluateParams(Section):
 
 
 class ComputeParams(Section):
-    """Where and how the arithmetic runs; ``threads: null`` leaves the number to PyTorch."""
+    """Where and how the arithmetic runs; ``threads: null`` leaves the number, of each process, to PyTorch."""
 
     device: str
+    processes: Annotated[int, Field(gt=0, le=1024)]
     threads: Annotated[int, Field(gt=0, le=1024)] | None
     precision: Literal["fp32", "bf16", "fp16"]
     seed: Seed

@@ -10,13 +10,21 @@ import torch
 
 from vitprune.errors import ConfigError
 
+_THREADS = torch.get_num_threads()
 
-def pick_device(name: str) -> torch.device:
+
+def pick_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device that ``compute.device`` means: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-    ``auto`` takes CUDA where there is one, then MPS, then the CPU. A CUDA device always comes with its index.
-    Raises ConfigError if the name is unknown or this machine has no such device.
+    ``auto`` takes CUDA where there is one, then MPS, then the CPU. A CUDA device always comes with its index. Where
+    several processes share the machine, the one with ``local_rank`` N takes cuda:N. Raises ConfigError if the name is
+    unknown or this machine has no such device.
     """
+    if local_rank is not None and torch.cuda.is_available():
+        if name in ("auto", "cuda"):
+            name = f"cuda:{local_rank}"
+        elif name.startswith("cuda:"):
+            raise ConfigError(f"compute.device is {name!r}, but several processes cannot share it; use auto or cuda")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -44,9 +52,8 @@ def _cuda_device(name: str, index: str | None) -> torch.device:
 
 
 def set_threads(threads: int | None) -> None:
-    """Use this many CPU threads from here on, in the whole process; None leaves the number to PyTorch."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """Use this many CPU threads from here on, in the whole process; None means as many as PyTorch started with."""
+    torch.set_num_threads(threads or _THREADS)
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:

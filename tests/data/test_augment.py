@@ -10,6 +10,8 @@ OFF = {
     "horizontal_flip": 0.0,
     "crop_scale_min": 1.0,
     "rotation_degrees": 0.0,
+    "policy": None,
+    "policy_magnitude": 9,
     "noise_std": 0.0,
     "erasing": 0.0,
     "mixup_alpha": 0.0,
@@ -19,6 +21,8 @@ ON = {
     "horizontal_flip": 0.5,
     "crop_scale_min": 0.5,
     "rotation_degrees": 20.0,
+    "policy": "randaugment",
+    "policy_magnitude": 9,
     "noise_std": 0.1,
     "erasing": 0.5,
     "mixup_alpha": 0.5,
@@ -201,3 +205,24 @@ def test_the_callers_random_state_is_neither_read_nor_changed() -> None:
             )
             assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_policy_treats_groups_of_images_differently_and_by_the_seed_alone(policy: str, channels: int) -> None:
+    # Every image is the same one, so that all differences come from the policy.
+    images = some_images(1, channels, 16, 16).expand(64, -1, -1, -1).contiguous()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = augment_images(images, params(policy=policy), seed=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(augment_images(images, params(policy=policy), seed=5), first)
+    assert not torch.equal(augment_images(images, params(policy=policy), seed=6), first)
+    assert first.shape == images.shape
+    assert 0 <= float(first.min()) <= float(first.max()) <= 1
+    assert len({image.numpy().tobytes() for image in first}) > 8
+
+
+def test_a_batch_smaller_than_the_groups_goes_through_a_policy() -> None:
+    assert augment_images(some_images(3), params(policy="trivialaugment"), seed=0).shape == (3, 3, 12, 12)

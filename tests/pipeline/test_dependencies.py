@@ -18,6 +18,7 @@ NOT_COMPUTING = (
     "vitprune/storage.py",
     "vitprune/device.py",
     "vitprune/commands/__init__.py",
+    "vitprune/commands/launch.py",
     "vitprune/commands/options.py",
     "vitprune/commands/terminal.py",
     "vitprune/data/__init__.py",

@@ -29,6 +29,7 @@ from vitprune.circuit.incremental import IncrementalEvaluator
 from vitprune.circuit.journal import Journal
 from vitprune.circuit.metrics import MetricName, metric_named
 from vitprune.circuit.search import Search, SearchProgress
+from vitprune.distributed import world
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
@@ -118,7 +119,7 @@ def check_search(tau: float, granularity: str, metric: str) -> None:
 
 def candidates_in(batch_size: int | None, images: int) -> int:
     """How many candidates are evaluated together."""
-    return 1 if batch_size is None else max(1, batch_size // images)
+    return 1 if batch_size is None else max(1, batch_size // -(-images // world().size))
 
 
 def search_key(

@@ -12,6 +12,7 @@ from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.ranking import check_choice, circuit_of_scores
 from vitprune.circuit.stages import Stages
+from vitprune.distributed import total, world
 from vitprune.model.vit import ViT
 
 
@@ -22,8 +23,9 @@ def activation_scores(model: ViT, images: Tensor, graph: Graph, ablation: Ablati
     """
     stages = Stages(model, graph)
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
-    for first in range(0, len(images), batch_size):
-        batch = images[first : first + batch_size]
+    share = world().share_of(len(images))
+    for first in range(share.start, share.stop, batch_size):
+        batch = images[first : min(first + batch_size, share.stop)]
         clean = stages.by_stage(run_whole(model, batch)[1])
         ablated = stages.by_stage(ablation.activations(model, batch, first))
         writes = stages.send_all(clean)
@@ -35,7 +37,7 @@ def activation_scores(model: ViT, images: Tensor, graph: Graph, ablation: Ablati
                 tokens = stages.reads_tokens(stage, "")
                 relative = lengths[:earlier, :, :tokens] / stream.norm(dim=-1)[:, :tokens].clamp_min(1e-12)
                 scores[rows.start : rows.stop, :earlier] += relative.mean(dim=-1).sum(dim=-1).double().cpu()
-    return scores / len(images) * graph.all_edges
+    return total(scores) / len(images) * graph.all_edges
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from vitprune.circuit.checks import check_finite
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.metrics import Metric, Reference
 from vitprune.circuit.stages import HeadStage, MlpStage, Stages, centred
+from vitprune.distributed import total, world
 from vitprune.model.vit import NORM_EPS, ViT
 
 BATCH_SIZE = {"cpu": 16}
@@ -59,12 +60,14 @@ def attribute(
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
     size = min(batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
     sums = _GradientSums(stages, size)
-    for first in range(0, len(images), size):
-        batch = images[first : first + size]
+    share = world().share_of(len(images))
+    for first in range(share.start, share.stop, size):
+        last = min(first + size, share.stop)
+        batch = images[first:last]
         with torch.no_grad():
             logits, activations = run_whole(model, batch)
             check_finite(logits)
-            reference = Reference.of(logits, None if labels is None else labels[first : first + size])
+            reference = Reference.of(logits, None if labels is None else labels[first:last])
             removed = ablation.activations(model, batch, first)
             ablated, clean = stages.by_stage(removed), stages.by_stage(activations)
             changes = stages.send_all([new - old for new, old in zip(ablated, clean, strict=True)])
@@ -73,7 +76,7 @@ def attribute(
             embedded = torch.lerp(removed.embed.expand_as(activations.embed), activations.embed, position)
             sums.add(embedded, metric, reference)
         scores += sums.times(changes)
-    return (scores / (len(images) * len(positions))) * graph.all_edges
+    return (total(scores) / (len(images) * len(positions))) * graph.all_edges
 
 
 class _GradientSums:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
 from vitprune.circuit.plan import Bank, Part, Plan, Step, make_plan
 from vitprune.circuit.stages import HeadStage, Stages, centred, project
 from vitprune.circuit.store import VersionStore
+from vitprune.distributed import gathered, total, world
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
@@ -44,10 +46,11 @@ class IncrementalEvaluator:
 
     ``batch_size`` bounds the images whose activations are held at once; if there are more images, reads are computed
     again each time they are needed instead of being kept. ``candidates`` is the most that may be evaluated together.
-    ``keep_mask`` is on the CPU, activations live on the images' device. The damage is the mean of ``metric``.
+    ``keep_mask`` is on the CPU, activations live on the images' device. The damage is the mean of ``metric``. Each of
+    several ranks works on its share of the images, and all know the damage.
 
-    Raises CircuitError for logits that are not finite, images the model cannot take, or a graph or an ablation of
-    another model.
+    Raises CircuitError for logits that are not finite, images the model cannot take, fewer images than ranks, or a
+    graph or an ablation of another model.
     """
 
     damage: float
@@ -72,10 +75,14 @@ class IncrementalEvaluator:
         self.candidates = candidates
         self.stages = Stages(model, graph)
         self._metric = metric_named(metric)
-        self._keeps_reads = batch_size is None or len(images) <= batch_size
-        self._slices = self._batches(batch_size)
+        share = world().share_of(len(images))
+        if share.start == share.stop:
+            raise CircuitError(f"{len(images)} images are too few for {world().size} processes: each needs one")
+        self._keeps_reads = batch_size is None or share.stop - share.start <= batch_size
+        self._slices = self._batches(share, batch_size)
         with torch.no_grad():
-            self.full_logits = torch.cat([model(images[chosen]) for chosen in self._slices])
+            mine = torch.cat([model(images[chosen]) for chosen in self._slices])
+            self.full_logits = gathered(mine, len(images))
             self._embeddings = [centred(model.embed(images[chosen])) for chosen in self._slices]
         check_finite(self.full_logits)
         reference = Reference.of(self.full_logits, labels)
@@ -84,16 +91,17 @@ class IncrementalEvaluator:
         self._allocate()
         self.refresh()
 
-    def _batches(self, batch_size: int | None) -> list[slice]:
-        """The batches in which the images are worked through."""
-        count, config = len(self.images), self.model.config
+    def _batches(self, share: slice, batch_size: int | None) -> list[slice]:
+        """The batches in which a share of the images is worked through."""
+        first, count, config = share.start, share.stop - share.start, self.model.config
         most = count if batch_size is None else min(batch_size, count)
         if self.images.device.type == "cpu":
             rows = max(len(rows) for rows in self.graph.stage_receivers)
             image_bytes = rows * config.num_tokens * config.d_model * self.images.element_size()
             most = min(most, max(1, CACHE_BYTES // image_bytes))
         batches = -(-count // most)
-        return [slice(count * place // batches, count * (place + 1) // batches) for place in range(batches)]
+        starts = [first + count * place // batches for place in range(batches + 1)]
+        return [slice(start, stop) for start, stop in pairwise(starts)]
 
     def _ablated_activations(self) -> list[list[Tensor]]:
         """For each batch, by stage, what stands in for activations of removed senders, ``(nodes, b or 1, t, k)``."""
@@ -161,7 +169,8 @@ class IncrementalEvaluator:
                 bank.projections.current = list(range(len(keep)))
         for activations in self._activations.values():
             activations.current = list(range(len(activations.current)))
-        self.damage = sum(self._refresh_batch(batch) for batch in range(len(self._slices))) / len(self.images)
+        damages = [self._refresh_batch(batch) for batch in range(len(self._slices))]
+        self.damage = float(total(torch.tensor(sum(damages), dtype=torch.float64))) / len(self.images)
         self.damages = [self.damage]
 
     def _refresh_batch(self, batch: int) -> float:
@@ -232,7 +241,7 @@ class IncrementalEvaluator:
         totals = torch.zeros(count, dtype=torch.float64)
         for batch in range(len(self._slices)):
             totals += self._propagate(plan, batch, count, columns, cuts)
-        self.damages = (totals / len(self.images)).tolist()
+        self.damages = (total(totals) / len(self.images)).tolist()
         return self.damages
 
     def accept(self, choice: int = 0) -> None:

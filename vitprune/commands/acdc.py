@@ -41,6 +41,7 @@ def acdc(
     from vitprune.commands.terminal import search_progress
     from vitprune.data import load_packed
     from vitprune.device import describe_machine
+    from vitprune.distributed import world
     from vitprune.model import save_model
     from vitprune.model.predict import predict
     from vitprune.model.score import score
@@ -70,6 +71,8 @@ def acdc(
         for answering in (model, found.as_module(model), small)
     )
     curves, point, summary = compare_rankings(search, found, model, images, labels, packed, saved.preprocessing, device)
+    if not world().is_main:
+        return
     with atomic_folder(circuit) as partial:
         found.write_files(partial)
         save_model(partial / "model", replace(saved, model=model))

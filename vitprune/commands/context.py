@@ -7,18 +7,34 @@ from pathlib import Path
 
 import torch
 
+from vitprune.commands.launch import check_processes, launch, ranks_around, ranks_on_this_machine
 from vitprune.config import Params, load_params
 from vitprune.data.packed import PackedData
 from vitprune.device import pick_device, set_threads
+from vitprune.distributed import join
 from vitprune.errors import CheckpointError
 from vitprune.model import SavedModel, ViTConfig, load_model
 
 
 def open_params(path: Path) -> tuple[Params, torch.device]:
-    """The params, and the device they ask for; the number of threads is set."""
+    """The params, and the device they ask for; the number of threads is set.
+
+    With more than one process asked for, the command goes on in those: the one that was started ends here, with their
+    exit status.
+    """
     params = load_params(path)
-    set_threads(params.compute.threads)
-    return params, pick_device(params.compute.device)
+    compute, found = params.compute, ranks_around()
+    device = pick_device(compute.device, found.local_rank if found else None)
+    if found is None and compute.processes > 1:
+        check_processes(compute.processes, device)
+        raise SystemExit(launch(compute.processes))
+    threads = compute.threads
+    if found and found.size > 1:
+        join(found, device)
+        if threads is None and device.type == "cpu":
+            threads = max(1, torch.get_num_threads() // ranks_on_this_machine(found))
+    set_threads(threads)
+    return params, device
 
 
 def vit_config(params: Params, data: PackedData) -> ViTConfig:

@@ -27,6 +27,8 @@ def evaluate(
     from vitprune.commands import measuring
     from vitprune.commands.context import load_for, open_params
     from vitprune.data import load_packed
+    from vitprune.device import set_threads
+    from vitprune.distributed import world
     from vitprune.evaluation.confusion import confusion_matrix, most_confused
     from vitprune.evaluation.table import CIRCUIT, model_table
     from vitprune.model import load_model
@@ -50,6 +52,10 @@ def evaluate(
     }
     masked = circuit.as_module(circuit_model.model)
     masked_logits = predict(masked, test.images, circuit_model.preprocessing, batch_size, device)
+    if not world().is_main:
+        return
+    # The others are done: models are timed as without them.
+    set_threads(options.compute.threads)
     scores: dict[str, Any] = {
         name: measuring.describe(model, models / measuring.FOLDERS[name], score(logits[name], test.labels))
         for name, model in saved.items()

@@ -29,6 +29,7 @@ def finetune(
     from vitprune.commands import fitting
     from vitprune.commands.context import load_for, open_params
     from vitprune.data import load_packed
+    from vitprune.distributed import world
     from vitprune.model import save_model
     from vitprune.storage import check_targets, write_json
     from vitprune.training.history import write_history
@@ -62,6 +63,8 @@ def finetune(
         for name, saved in models.items()
     }
     scores = {name: fitting.metrics_of(saved, results[name], packed, device) for name, saved in models.items()}
+    if not world().is_main:
+        return
     for name, saved in models.items():
         save_model(out / name, saved)
         write_history(histories[name], results[name].history)

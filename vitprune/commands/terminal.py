@@ -37,9 +37,17 @@ def set_up_logging() -> None:
     else:
         handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(lambda _: _speaks())
     logger = logging.getLogger("vitprune")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
+
+
+def _speaks() -> bool:
+    """Whether this process talks to the user: of several ranks, the first does."""
+    # Not imported for this question: torch comes with it, and costs every command two seconds.
+    distributed = sys.modules.get("vitprune.distributed")
+    return distributed is None or bool(distributed.world().is_main)
 
 
 @contextmanager
@@ -67,7 +75,7 @@ def report_errors() -> Iterator[None]:
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback ``(done, total)`` that draws a bar on a terminal and writes a line now and then elsewhere."""
-    if stderr.is_terminal:
+    if stderr.is_terminal and _speaks():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=stderr, transient=True) as bar:
             task = bar.add_task(description, total=None)
@@ -89,7 +97,7 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 def search_progress(description: str) -> Iterator[Callable[[SearchProgress], None]]:
     """Yield a callback that shows how far a search is: decided, removed, its metric, and the time left."""
     logger = logging.getLogger(__name__)
-    if stderr.is_terminal:
+    if stderr.is_terminal and _speaks():
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -125,23 +133,31 @@ def _ignore(*_: object) -> None:
 def training_progress(description: str) -> Iterator[tuple[Callable[[EpochRecord], None], Callable[[int, int], None]]]:
     """Yield ``on_epoch`` and ``on_step`` for a training run: a bar on a terminal, one line an epoch elsewhere."""
     logger = logging.getLogger(__name__)
+    if not (stderr.is_terminal and _speaks()):
+        yield lambda record: logger.info("%s: %s", description, _epoch(record)), _ignore
+        return
 
-    def line(record: EpochRecord) -> None:
-        logger.info(
-            "%s: epoch %d, loss %.4f, validation loss %.4f, accuracy %.2f %%, %.0f images/s",
-            description,
-            record.epoch,
-            record.train_loss,
-            record.val_loss,
-            100 * record.val_accuracy,
-            record.images_per_second,
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[epoch]}"),
+    )
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        task = bar.add_task(description, total=None, epoch="")
+        yield (
+            lambda record: bar.update(task, epoch=_epoch(record)),
+            lambda done, total: bar.update(task, completed=done, total=total),
         )
 
-    if stderr.is_terminal:
-        with progress(description) as on_step:
-            yield _ignore, on_step
-    else:
-        yield line, _ignore
+
+def _epoch(record: EpochRecord) -> str:
+    return (
+        f"epoch {record.epoch}, loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, accuracy "
+        f"{100 * record.val_accuracy:.2f} %, learning rate {record.learning_rate:.2g}, "
+        f"{record.images_per_second:.0f} images/s"
+    )
 
 
 def show_table(table: Table) -> None:

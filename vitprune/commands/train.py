@@ -20,6 +20,9 @@ def train(
     gradient_flow: Annotated[
         Path, typer.Option(help="CSV of gradients per layer and epoch to write; a PNG of it goes beside it.")
     ] = Path("plots/gradient_flow.csv"),
+    augmented: Annotated[Path, typer.Option(help="PNG to write: augmented training images with their labels.")] = Path(
+        "plots/augmented.png"
+    ),
     state: StateFile = Path(".vitprune/train.pt"),
 ) -> None:
     """Train the baseline; keep the weights that are best on the validation images."""
@@ -28,13 +31,16 @@ def train(
     from vitprune.commands import fitting
     from vitprune.commands.context import open_params, vit_config
     from vitprune.data import load_packed
+    from vitprune.distributed import world
     from vitprune.model import Preprocessing, SavedModel, ViT, load_model, save_model
+    from vitprune.report.augmented import draw_augmented
     from vitprune.report.gradient_flow import draw_gradient_flow
     from vitprune.storage import check_targets, write_json
     from vitprune.training.history import write_gradient_flow, write_history
+    from vitprune.training.inputs import first_batch
 
     options, device = open_params(params)
-    check_targets(files=[metrics, timing, history, gradient_flow, state], folders=[out])
+    check_targets(files=[metrics, timing, history, gradient_flow, augmented, state], folders=[out])
     packed = load_packed(data)
     model = ViT(vit_config(options, packed))
     model.initialise(torch.Generator().manual_seed(options.compute.seed))
@@ -46,9 +52,20 @@ def train(
     )
 
     scores = fitting.metrics_of(saved, result, packed, device)
+    if not world().is_main:
+        return
     save_model(out, saved)
     write_history(history, result.history)
     write_gradient_flow(gradient_flow, result.gradient_flow)
+    seen, targets = first_batch(
+        packed.train,
+        preprocessing,
+        options.train.augment,
+        num_classes=packed.num_classes,
+        batch_size=options.train.batch_size,
+        seed=options.compute.seed,
+    )
+    draw_augmented(augmented, seen, targets, packed.class_names)
     draw_gradient_flow(gradient_flow.with_suffix(".png"), result.gradient_flow)
     write_json(metrics, scores)
     write_json(timing, fitting.timing_of(result, device))

@@ -3,14 +3,16 @@
 Legend of dimensions:
     b  images in the batch    c  channels
 
-``augment_images`` moves, disturbs and erases pixels and belongs before normalisation; ``mix`` blends images and labels
-and belongs after it. Both are functions of their arguments: the seed decides everything. A part that is switched off
-does nothing and costs nothing.
+``augment_images`` moves, recolours, disturbs and erases pixels and belongs before normalisation; ``mix`` blends images
+and labels and belongs after it. Both are functions of their arguments: the seed decides everything. A part that is
+switched off does nothing and costs nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -24,10 +26,12 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 """Share of the image and height over width of an erased rectangle (Zhong et al. 2020, arXiv 1708.04896)."""
+POLICY_GROUPS = 16
+"""Into so many groups a batch is cut, each of which a policy changes in its own way."""
 
 
 def augment_images(images: Tensor, params: AugmentParams, *, seed: int) -> Tensor:
-    """Move, disturb and erase float images ``(b, c, height, width)`` with values between 0 and 1.
+    """Move, recolour, disturb and erase float images ``(b, c, height, width)`` with values between 0 and 1.
 
     Flip, crop and rotation are one resampling, so that pixels are interpolated once. Noise may leave the interval.
     The seed decides the result on a given kind of device; CPU and CUDA draw different numbers.
@@ -36,6 +40,8 @@ def augment_images(images: Tensor, params: AugmentParams, *, seed: int) -> Tenso
     generator = torch.Generator(images.device).manual_seed(seed)
     if params.horizontal_flip or params.crop_scale_min < 1 or params.rotation_degrees:
         images = resample(images, draw_affine(images, params, generator))
+    if params.policy:
+        images = _apply_policy(images, params, seed)
     if params.noise_std:
         noise = torch.empty_like(images).normal_(generator=generator)
         images = images + params.noise_std * noise
@@ -57,9 +63,7 @@ def mix(images: Tensor, labels: Tensor, params: AugmentParams, *, num_classes: i
         choices.append(v2.MixUp(alpha=params.mixup_alpha, num_classes=num_classes))
     if not choices:
         return images, labels
-    # torchvision draws from the global CPU generator and takes no other.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with _seeded(seed):
         chosen = choices[int(torch.randint(len(choices), ()))]
         return chosen(images, labels)
 
@@ -97,6 +101,27 @@ def resample(images: Tensor, matrices: Tensor) -> Tensor:
     """Images ``(b, c, height, width)`` seen through ``matrices`` ``(b, 2, 3)``: bilinear, mirrored at the edges."""
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _apply_policy(images: Tensor, params: AugmentParams, seed: int) -> Tensor:
+    """RandAugment (Cubuk et al. 2019, arXiv 1909.13719) or TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
+
+    torchvision draws one set of operations for all images that it is given: a batch goes through it in groups.
+    """
+    if params.policy == "randaugment":
+        policy: v2.Transform = v2.RandAugment(magnitude=params.policy_magnitude)
+    else:
+        policy = v2.TrivialAugmentWide()
+    with _seeded(seed):
+        return torch.cat([policy(group) for group in images.clamp(0, 1).chunk(POLICY_GROUPS)])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global CPU generator, from which torchvision draws, and put it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitprune.distributed import gathered, world
 from vitprune.model.checkpoint import Preprocessing
 
 BATCH_SIZE = 256
@@ -42,17 +43,20 @@ def predict(
     """Logits ``(N, num_classes)``, float32 and on ``device``, of uint8 images ``(N, c, height, width)``.
 
     The model is on ``device`` already; it runs in evaluation mode and is left in the mode it was in. The images may lie
-    anywhere, also in a memory-mapped file: they travel batch by batch.
+    anywhere, also in a memory-mapped file: they travel batch by batch. Of several ranks each takes its share of the
+    images and returns all logits.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    share = world().share_of(len(images))
+    mine = images[share]
     with evaluation_mode(model), torch.inference_mode():
         # An empty set of images still goes through once: the result has the right number of columns.
         logits = [
-            model(preprocessing(_as_tensor(images[start : start + batch_size]).to(device))).float()
-            for start in range(0, max(len(images), 1), batch_size)
+            model(preprocessing(_as_tensor(mine[start : start + batch_size]).to(device))).float()
+            for start in range(0, max(len(mine), 1), batch_size)
         ]
-        return torch.cat(logits)
+        return gathered(torch.cat(logits), len(images))
 
 
 def _as_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from vitprune.config import TrainParams
 from vitprune.data.packed import Split
-from vitprune.errors import TrainingError
+from vitprune.distributed import largest, world
+from vitprune.errors import DataError, TrainingError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.predict import predict
 from vitprune.model.score import Score, score
 from vitprune.model.vit import ViT
 from vitprune.training.batches import PlacedSplit, batch_starts, check_split, place
 from vitprune.training.distillation import Distiller
+from vitprune.training.forward import attention_kernels
 from vitprune.training.gradients import LayerGradient
 from vitprune.training.history import EpochRecord
 from vitprune.training.precision import Precision, check_precision
@@ -112,6 +114,9 @@ def train(
     learning rate and warm-up are arguments of their own, since fine-tuning changes only those; the ``recipe`` gives
     the rest. ``on_step(done, total)`` counts optimizer steps over all epochs.
 
+    Of several ranks each takes its share of every batch; all return the same, and one writes the state. Random numbers
+    are drawn for whole batches, so that the weights are those of one rank, but for rounding.
+
     A ``distiller`` adds a teacher's answers to the labels; its teacher must be on ``device`` already.
 
     With ``state_path`` the state of the run is saved there after each epoch, every ``recipe.checkpoint_minutes``, and
@@ -128,6 +133,11 @@ def train(
     check_precision(precision, device)
     check_split(train_split, model.config, "training")
     check_split(val_split, model.config, "validation")
+    if world().size > (largest_batch := min(recipe.batch_size, len(train_split.images))):
+        raise DataError(
+            f"{world().size} processes cannot share batches of {largest_batch} images; lower compute.processes, or "
+            "raise train.batch_size"
+        )
     steps = len(batch_starts(len(train_split.images), recipe.batch_size))
     schedule = WarmupCosine(peak=learning_rate, warmup_steps=warmup_epochs * steps, total_steps=epochs * steps)
     state_file = None
@@ -150,7 +160,11 @@ def train(
         }
         state_file = StateFile(state_path, identity, recipe.checkpoint_minutes)
     try:
-        with deterministic_kernels(device), stop_requests(enabled=state_file is not None) as request:
+        with (
+            deterministic_kernels(device),
+            attention_kernels(precision, device),
+            stop_requests(enabled=state_file is not None) as request,
+        ):
             model.to(device)
             work = Steps(
                 model=model,
@@ -218,6 +232,7 @@ class _Run:
             if self.on_epoch is not None:
                 self.on_epoch(record)
             steps.next_epoch()
+            self._is_stopping()
             self._save()
         steps.model.load_state_dict(progress.best_weights)
         steps.model.eval()
@@ -238,13 +253,19 @@ class _Run:
     def _after_step(self, done: int) -> None:
         if self.on_step is not None:
             self.on_step(done, self.steps.schedule.total_steps)
-        if self.state_file and (self.request.signal is not None or self.state_file.is_due):
+        if self.state_file and (self._is_stopping() or self.state_file.is_due):
             self._save()
+
+    def _is_stopping(self) -> bool:
+        """Whether any rank was asked to stop; all learn it after the same step."""
+        self.request.signal = largest(self.request.signal or 0) or None
+        return self.request.signal is not None
 
     def _save(self) -> None:
         """Save the state, and leave if that was asked for."""
         if self.state_file:
-            self.state_file.save({"steps": self.steps.state(), "progress": self.progress.state()})
+            if world().is_main:
+                self.state_file.save({"steps": self.steps.state(), "progress": self.progress.state()})
             if self.request.signal is not None:
                 logger.info("stopped; run again to go on from %s", self.state_file.path)
                 self.request.leave()

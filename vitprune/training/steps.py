@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,14 +20,16 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vitprune.config import TrainParams
-from vitprune.data.augment import augment_images, mix
+from vitprune.distributed import total, world
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.vit import ViT
 from vitprune.training.average import average_of
-from vitprune.training.batches import PlacedSplit, epoch_batches
-from vitprune.training.distillation import Distiller, Streams
+from vitprune.training.batches import PlacedSplit
+from vitprune.training.distillation import Distiller
+from vitprune.training.forward import WholeBatchRandomness, compile_errors, make_forward
 from vitprune.training.gradients import GradientMeter
+from vitprune.training.inputs import Inputs
 from vitprune.training.losses import smoothed_cross_entropy
 from vitprune.training.optimiser import make_optimiser
 from vitprune.training.precision import Precision, autocast, make_scaler
@@ -65,8 +68,15 @@ class Steps:
         distiller: Distiller | None,
     ) -> None:
         self.model = model
-        self.images = images
         self.preprocessing = preprocessing
+        self.inputs = Inputs(
+            images=images,
+            preprocessing=preprocessing,
+            augment=recipe.augment,
+            num_classes=model.config.num_classes,
+            batch_size=recipe.batch_size,
+            seed=seed,
+        )
         self.recipe = recipe
         self.schedule = schedule
         self.device = device
@@ -77,6 +87,7 @@ class Steps:
         self.scaler = make_scaler(precision)
         self.average = average_of(model, recipe.ema_decay) if recipe.ema_decay is not None else None
         self.meter = GradientMeter(model)
+        self._forward = make_forward(model, distiller, is_compiled=recipe.compile)
         self.epoch, self.done, self.sums = 1, 0, EpochSums()
         self._correct = torch.zeros((), device=device, dtype=torch.int64)
 
@@ -88,8 +99,7 @@ class Steps:
     def train_epoch(self, after_step: Callable[[int], None]) -> None:
         """Take what is left of the epoch's steps; ``after_step`` gets the number of all steps taken so far."""
         self.model.train()
-        order_seed = seed_for(self.seed, Purpose.ORDER, self.epoch)
-        batches = epoch_batches(len(self.images), self.recipe.batch_size, seed=order_seed)
+        batches = self.inputs.order(self.epoch)
         for k in range(self.done, len(batches)):
             start = time.perf_counter()
             self._step(batches[k], k, (self.epoch - 1) * len(batches) + k)
@@ -130,50 +140,51 @@ class Steps:
         self.meter.load_state(state["meter"])
 
     def _step(self, indices: Tensor, k: int, step: int) -> None:
-        inputs, targets = self._prepare(indices, k)
+        # Every rank prepares the whole batch: what is mixed with what must not depend on their number.
+        inputs, targets = self.inputs.batch(indices, self.epoch, k)
+        rows = world().share_of(len(indices))
+        # A rank without images still takes part, with one that does not count.
+        weight = (rows.stop - rows.start) / len(indices)
+        inputs, targets = (part[rows] if weight else part[:1] for part in (inputs, targets))
         with seeded_global_rng(seed_for(self.seed, Purpose.DROPOUT, self.epoch, k), self.device):
-            streams, answers = Streams(), None
-            with autocast(self.precision, self.device):
-                if self.distiller is None:
-                    logits = self.model(inputs)
-                else:
-                    logits, streams = self.distiller.run(self.model, inputs)
-                    answers = self.distiller.ask(inputs)
+            with self._randomness(rows, len(indices)), autocast(self.precision, self.device), compile_errors():
+                logits, streams = self._forward(inputs)
             loss = smoothed_cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
-            if self.distiller is not None and answers is not None:
+            if self.distiller is not None:
+                with autocast(self.precision, self.device):
+                    answers = self.distiller.ask(inputs)
                 loss = self.distiller.loss(loss, (logits, streams), answers)
-        value = self._descend(loss, self.schedule(step), f"epoch {self.epoch}, batch {k + 1}")
+        value = self._descend(weight * loss, self.schedule(step), f"epoch {self.epoch}, batch {k + 1}")
         if self.average:
             self.average.update_parameters(self.model)
         self.sums.loss += len(indices) * value
         self.sums.images += len(indices)
         if targets.ndim == 1:
-            self._correct += (logits.detach().argmax(dim=1) == targets).sum()
+            correct = (logits.detach().argmax(dim=1) == targets).sum()
+            self._correct += total(correct if weight else torch.zeros_like(correct))
         else:
             self.sums.is_mixed = True
 
-    def _prepare(self, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Augmented and normalised images ``(b, c, height, width)``, and targets ``(b,)`` or ``(b, num_classes)``."""
-        pixels, labels = self.images.batch(indices)
-        augment = self.recipe.augment
-        images = augment_images(pixels.float() / 255, augment, seed=seed_for(self.seed, Purpose.IMAGES, self.epoch, k))
-        return mix(
-            self.preprocessing.normalise(images),
-            labels,
-            augment,
-            num_classes=self.model.config.num_classes,
-            seed=seed_for(self.seed, Purpose.MIXING, self.epoch, k),
-        )
+    def _randomness(self, rows: slice, count: int) -> AbstractContextManager[object]:
+        # A compiled model draws its random numbers in its own way.
+        if world().size == 1 or self.recipe.compile:
+            return nullcontext()
+        return WholeBatchRandomness(rows if rows.stop > rows.start else slice(0, 1), count)
 
     def _descend(self, loss: Tensor, learning_rate: float, where: str) -> float:
-        """Take one optimizer step down ``loss`` and return its value; TrainingError instead if it is not finite."""
+        """Take one optimizer step down the sum of all ranks' ``loss`` and return its value.
+
+        TrainingError instead if it is not finite.
+        """
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        # Gradients come as the mean over the ranks.
+        self.scaler.scale(world().size * loss).backward()
+        loss = total(loss.detach().clone())
         self.scaler.unscale_(self.optimiser)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm(gradients)
         # Both at once: each look at a number makes a GPU wait.
-        loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()
+        loss_value, norm_value = torch.stack([loss, norm]).tolist()
         finite_gradients = math.isfinite(norm_value)
         # With fp16, gradients overflow now and then: the scaler leaves such a step out and lowers its scale.
         if not math.isfinite(loss_value) or (not finite_gradients and not self.scaler.is_enabled()):

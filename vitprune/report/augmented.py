@@ -1,0 +1,51 @@
+"""A grid of training images as the model sees them: augmented, mixed, with what is to be answered.
+
+Legend of dimensions:
+    b  images    c  channels
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vitprune.storage import atomic_file
+
+ROWS, COLUMNS = 4, 8
+DOTS_PER_INCH = 110
+NAME_LENGTH = 14
+
+
+def draw_augmented(path: Path, images: Tensor, targets: Tensor, class_names: tuple[str, ...]) -> None:
+    """Write a PNG of the first images ``(b, c, height, width)``, values from 0 to 1, with ``targets (b, classes)``.
+
+    The file appears atomically, and equal input gives equal bytes.
+    """
+    figure = Figure(figsize=(1.5 * COLUMNS, 1.85 * ROWS), dpi=DOTS_PER_INCH, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    figure.suptitle("Training images, augmented and mixed, and their labels")
+    for axes, image, target in zip(figure.subplots(ROWS, COLUMNS).flat, images, targets, strict=False):
+        pixels = image.clamp(0, 1).permute(1, 2, 0).numpy()
+        axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+        axes.set_xlabel(_label(target, class_names), fontsize=7)
+    for axes in figure.axes:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    with atomic_file(path) as partial:
+        # Without the name of the library's version, equal pictures are equal bytes.
+        canvas.print_png(partial, metadata={"Software": None})
+
+
+def _label(target: Tensor, class_names: tuple[str, ...]) -> str:
+    """The classes of an image with their shares, the larger one first; a pure image has its class alone."""
+    shares, classes = target.topk(min(2, len(target)))
+    names = [class_names[c] for c in classes.tolist()]
+    names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in names]
+    # Less than half a percent is not seen.
+    if len(names) == 1 or shares[1] < 0.005:
+        return names[0]
+    return "\n".join(f"{name} {100 * share:.0f} %" for name, share in zip(names, shares.tolist(), strict=True))
