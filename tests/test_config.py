@@ -71,6 +71,9 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
         ("acdc.taux", 1, r"acdc\.taux is not a known parameter"),
         ("model.num_heads", 3, r"model\.d_model \(64\) is not divisible by model\.num_heads \(3\)"),
         ("model.patch_size", 3, r"data\.image_size \(8\) is not divisible by model\.patch_size \(3\)"),
+        ("model.pooling", "max", r"model\.pooling must be 'class' or 'mean', got 'max'"),
+        ("model.positions", "rotary", r"model\.positions must be 'learned' or 'sincos', got 'rotary'"),
+        ("model.patch_embedding", "mlp", r"model\.patch_embedding must be 'linear', 'conv' or 'shifted', got 'mlp'"),
         ("model.num_layers", 2.5, r"model\.num_layers must be a valid integer, got 2\.5"),
         ("model.num_layers", "4", r"model\.num_layers must be a valid integer, got '4'"),
         ("data.source", "imagenet", r"data\.source must be 'digits', .*, got 'imagenet'"),
@@ -90,6 +93,24 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
 def test_an_impossible_value_is_refused_with_its_key(load, key, value, message):
     with pytest.raises(ConfigError, match=message):
         load(**{key.replace(".", "__"): value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"positions": "sincos", "d_model": 66, "num_heads": 3},
+            r"model\.d_model \(66\) is not divisible by 4, as model\.positions sincos need it",
+        ),
+        (
+            {"patch_embedding": "shifted", "patch_size": 1},
+            r"model\.patch_size 1 has no half to shift by: model\.patch_embedding shifted needs at least 2",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_with_their_keys(load, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load(**{f"model__{key}": value for key, value in changes.items()})
 
 
 def test_every_missing_parameter_is_named(tmp_path, content):

@@ -76,7 +76,9 @@ class ModelParams(Section):
     """Shape of the Vision Transformer; image size, channels and classes come from the data."""
 
     patch_size: Positive
-    patch_embedding: Literal["linear", "conv"]
+    patch_embedding: Literal["linear", "conv", "shifted"]
+    positions: Literal["learned", "sincos"]
+    pooling: Literal["class", "mean"]
     d_model: Positive
     num_layers: Positive
     num_heads: Positive
@@ -88,6 +90,19 @@ class ModelParams(Section):
     def _heads_divide_the_width(self) -> ModelParams:
         if self.d_model % self.num_heads:
             raise ValueError(f"model.d_model ({self.d_model}) is not divisible by model.num_heads ({self.num_heads})")
+        return self
+
+    @model_validator(mode="after")
+    def _the_embedding_fits_the_sizes(self) -> ModelParams:
+        if self.positions == "sincos" and self.d_model % 4:
+            raise ValueError(
+                f"model.d_model ({self.d_model}) is not divisible by 4, as model.positions sincos need it: half of it "
+                "is for rows and half for columns, each in sines and cosines"
+            )
+        if self.patch_embedding == "shifted" and self.patch_size == 1:
+            raise ValueError(
+                "model.patch_size 1 has no half to shift by: model.patch_embedding shifted needs at least 2"
+            )
         return self
 
 

@@ -153,7 +153,8 @@ def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation
         if block.mlp is not None:
             biases = biases + block.mlp.out.bias
         earlier = earlier + new
-    return model.classifier(model.norm(read("logits")[:, 0]))
+    last = model.norm(read("logits"))
+    return model.classifier(last.mean(1) if config.pooling == "mean" else last[:, 0])
 
 
 def brute_kl(model, images, graph, kept, ablation, full):

@@ -31,10 +31,11 @@ def nearly_clean(model, image, ablation):
     )
 
 
+@pytest.mark.parametrize("pooling", ["class", "mean"])
 @pytest.mark.parametrize(("split", "groups"), [(True, 1), (False, 3)])
 @torch.no_grad()
-def test_eap_is_the_derivative_of_the_metric_along_each_removal(split, groups):
-    model = random_model(3)
+def test_eap_is_the_derivative_of_the_metric_along_each_removal(split, groups, pooling):
+    model = random_model(3, pooling=pooling)
     images = random_images(model, count=4)
     graph, ablation = Graph.of(model, split, groups), Ablation.mean(model, images)
     labels = torch.tensor([0, 1, 2, 1])
@@ -49,9 +50,10 @@ def test_eap_is_the_derivative_of_the_metric_along_each_removal(split, groups):
         assert score == pytest.approx(slope, rel=2e-3, abs=1e-5)
 
 
-def test_integrated_gradients_of_one_path_add_up_to_its_effect():
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_integrated_gradients_of_one_path_add_up_to_its_effect(pooling):
     # With the embedding as the only sender that differs, the sum over its edges is the change of the metric.
-    model = random_model(4, num_layers=1, heads_per_layer=(0,), neurons_per_layer=(0,))
+    model = random_model(4, num_layers=1, heads_per_layer=(0,), neurons_per_layer=(0,), pooling=pooling)
     images = random_images(model)
     elsewhere = torch.randn(model.positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ablation = replace(Ablation.zero(model), embed=elsewhere)
@@ -60,8 +62,9 @@ def test_integrated_gradients_of_one_path_add_up_to_its_effect():
     assert circuit.scores.sum().item() == pytest.approx(empty, rel=1e-2)
 
 
-def test_every_method_keeps_at_most_the_wanted_number_and_leaves_nothing_dangling():
-    model = random_model(5, num_layers=3)
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_every_method_keeps_at_most_the_wanted_number_and_leaves_nothing_dangling(pooling):
+    model = random_model(5, num_layers=3, pooling=pooling)
     images = random_images(model)
     for circuit in (f(model, images, num_edges=25) for f in (eap, eap_ig, activation, random)):
         assert len(circuit.kept) <= 25

@@ -14,7 +14,11 @@ layer_counts = st.integers(1, 4).flatmap(
     )
 )
 graphs = st.builds(
-    lambda counts, split, groups: Graph(*counts, split, groups), layer_counts, st.booleans(), st.integers(1, 4)
+    lambda counts, *options: Graph(*counts, *options),
+    layer_counts,
+    st.booleans(),
+    st.integers(1, 4),
+    st.sampled_from(["class", "mean"]),
 )
 
 
@@ -81,18 +85,20 @@ def test_an_edge_that_is_not_in_the_graph_is_refused():
         Graph((1,), (4,)).mask_of([("m0", "a0.h0.q")])
 
 
+@pytest.mark.parametrize("pooling", ["class", "mean"])
 @pytest.mark.parametrize("split", [True, False])
 @pytest.mark.parametrize("groups", [1, 3])
-def test_the_full_circuit_is_the_model(split, groups):
-    model = random_model(1, num_layers=3, dtype=torch.float32)
+def test_the_full_circuit_is_the_model(split, groups, pooling):
+    model = random_model(1, num_layers=3, dtype=torch.float32, pooling=pooling)
     images = random_images(model)
     graph = Graph.of(model, split, groups)
     full = Circuit(graph=graph, keep_mask=graph.all_edges, ablation=Ablation.zero(model), kl=0.0, method="all", tau=0.0)
     torch.testing.assert_close(full.logits(model, images), model(images), rtol=1e-5, atol=1e-5)
 
 
-def test_the_empty_circuit_answers_the_same_for_every_image():
-    model = random_model(2, num_layers=2)
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_the_empty_circuit_answers_the_same_for_every_image(pooling):
+    model = random_model(2, num_layers=2, pooling=pooling)
     images = random_images(model)
     graph = Graph.of(model)
     empty = Circuit(
@@ -117,7 +123,7 @@ def test_what_matters_is_what_walking_back_from_the_logits_finds(graph, seed):
     senders_of = {receiver.name: [] for receiver in graph.receivers}
     for sender, receiver in graph.named(keep_mask):
         senders_of[receiver].append(sender)
-    seen, todo = set(), [("logits", False)]
+    seen, todo = set(), [("logits", graph.pooling == "mean")]
     while todo:
         node, everywhere = state = todo.pop()
         if state in seen:

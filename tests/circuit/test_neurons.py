@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.circuit.oracle import random_images, random_model
@@ -15,8 +16,9 @@ def test_sorting_neurons_changes_nothing_but_their_order():
         assert torch.equal(layer, layer.sort(descending=True).values)
 
 
-def test_importance_ranks_neurons_as_the_exact_kl_does():
-    model = random_model(2, num_layers=1, d_mlp=24)
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_importance_ranks_neurons_as_the_exact_kl_does(pooling):
+    model = random_model(2, num_layers=1, d_mlp=24, pooling=pooling)
     images = random_images(model, count=64)
     estimate = neuron_importance(model, images, torch.Generator().manual_seed(0))[0]
     mlp = model.blocks[0].mlp

@@ -17,6 +17,8 @@ def test_multiply_adds_are_those_that_pytorch_counts():
     for shape in (
         {},
         {"patch_embedding": "conv", "in_channels": 3},
+        {"patch_embedding": "shifted", "in_channels": 3, "pooling": "mean"},
+        {"patch_embedding": "shifted", "positions": "sincos"},
         {"num_layers": 3, "heads_per_layer": (2, 0, 1), "neurons_per_layer": (0, 7, 12), "token_biases": True},
     ):
         model = random_model(dtype=torch.float32, **shape)
@@ -26,3 +28,5 @@ def test_multiply_adds_are_those_that_pytorch_counts():
 def test_parameters_are_counted_once():
     model = random_model(num_layers=1)
     assert num_parameters(model) == sum(tensor.numel() for tensor in model.state_dict().values())
+    fixed = random_model(num_layers=1, positions="sincos")
+    assert num_parameters(model) - num_parameters(fixed) == model.positions.numel()

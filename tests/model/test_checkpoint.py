@@ -26,6 +26,27 @@ def test_a_model_comes_back_as_it_was(folder):
     torch.testing.assert_close(saved.model(images), original(images))
 
 
+def test_a_model_with_fixed_positions_and_no_class_token_comes_back_as_it_was(tmp_path):
+    original = random_model(2, dtype=torch.float32, pooling="mean", positions="sincos", patch_embedding="shifted")
+    images = random_images(original)
+    preprocessing = Preprocessing(mean=(0.4,), std=(0.3,))
+    save_model(tmp_path / "m", SavedModel(model=original, preprocessing=preprocessing, class_names=("a", "b", "c")))
+    saved = load_model(tmp_path / "m")
+    assert saved.model.config == original.config
+    torch.testing.assert_close(saved.model(images), original(images))
+
+
+def test_a_model_from_before_there_was_a_choice_has_learned_positions_and_a_class_token(folder):
+    content = json.loads((folder / "config.json").read_text())
+    for name in ("positions", "pooling"):
+        del content["model"][name]
+    (folder / "config.json").write_text(json.dumps(content))
+    model = load_model(folder).model
+    assert (model.config.positions, model.config.pooling) == ("learned", "class")
+    images = random_images(model)
+    torch.testing.assert_close(model(images), random_model(1, dtype=torch.float32)(images))
+
+
 def test_preprocessing_scales_bytes_to_zero_mean_and_unit_deviation():
     values = Preprocessing(mean=(0.5,), std=(0.25,))(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
     assert values.flatten().tolist() == [-2.0, 2.0]

@@ -46,6 +46,31 @@ def test_tokens_are_class_token_first_then_patches_row_by_row():
     assert changed.nonzero().flatten().tolist() == [2]
 
 
+def test_with_mean_pooling_the_tokens_are_the_patches_and_all_count_alike():
+    model = random_model(2, dtype=torch.float32, pooling="mean")
+    assert model.class_token is None
+    images = random_images(model)
+    stream = model.embed(images)
+    assert stream.shape == (6, 4, 8)
+    by_hand = sum(model.classifier(model.norm(stream[:, token])) for token in range(4)) / 4
+    torch.testing.assert_close(model.classify(stream), by_hand)
+    torch.testing.assert_close(model.classify(stream.flip(1)), by_hand)
+
+
+def test_fixed_positions_are_no_parameter_and_are_zero_at_the_class_token():
+    model = ViT(ViTConfig(**SHAPE, positions="sincos"))
+    assert "positions" not in dict(model.named_parameters())
+    assert "positions" in model.state_dict()
+    assert model.positions.shape == (5, 16)
+    assert not model.positions[0].any()
+    without = ViT(ViTConfig(**SHAPE, positions="sincos", pooling="mean"))
+    assert torch.equal(without.positions, model.positions[1:])
+    written = model.positions.clone()
+    model.positions += 1
+    model.initialise()
+    assert torch.equal(model.positions, written)
+
+
 def test_layers_may_lack_heads_or_neurons():
     model = ViT(ViTConfig(**SHAPE, heads_per_layer=(0, 3), neurons_per_layer=(7, 0)))
     assert model.blocks[0].attention is None
@@ -67,7 +92,11 @@ def test_dropout_and_stochastic_depth_act_in_training_only():
         ({"num_heads": 3}, r"d_model \(16\) is not divisible by num_heads \(3\)"),
         ({"patch_size": 3}, r"image_size \(8\) is not divisible by patch_size \(3\)"),
         ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
-        ({"patch_embedding": "mlp"}, "patch_embedding must be 'linear' or 'conv', got 'mlp'"),
+        ({"patch_embedding": "mlp"}, "patch_embedding must be one of linear, conv, shifted, got 'mlp'"),
+        ({"positions": "rotary"}, "positions must be one of learned, sincos, got 'rotary'"),
+        ({"pooling": "max"}, "pooling must be one of class, mean, got 'max'"),
+        ({"positions": "sincos", "d_model": 6, "num_heads": 2}, r"d_model \(6\) is not divisible by 4"),
+        ({"patch_embedding": "shifted", "patch_size": 1}, "patch_size 1 has no half to shift by"),
         ({"heads_per_layer": (4,)}, r"heads_per_layer needs 2 counts of at least 0, got \[4\]"),
     ],
 )

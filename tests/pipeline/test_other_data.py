@@ -62,6 +62,8 @@ def test_the_kaggle_layout_with_its_faults_goes_through_the_whole_pipeline(works
             "data.channels": 3,
             "model.patch_size": 16,
             "model.patch_embedding": "conv",
+            "model.positions": "sincos",
+            "model.pooling": "mean",
         }
     )
     workspace.run("dvc", "repro")
@@ -89,6 +91,7 @@ def test_fashion_mnist_goes_through_the_whole_pipeline(workspace):
             "data.path": str(FASHION_MNIST),
             "data.image_size": 28,
             "model.patch_size": 7,
+            "model.patch_embedding": "shifted",
             "train.epochs": 1,
             "train.warmup_epochs": 0.1,
             "train.batch_size": 256,

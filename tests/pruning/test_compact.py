@@ -9,6 +9,8 @@ from vitprune.model import SavedModel, load_model, save_model
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.pruning import compact, dense_circuit
 
+SHAPES = [{}, {"pooling": "mean", "positions": "sincos", "patch_embedding": "shifted"}]
+
 
 def random_circuit(model, images, *, kind, groups, density, seed):
     """A circuit whose nodes are dead or alive at random."""
@@ -28,9 +30,16 @@ def random_circuit(model, images, *, kind, groups, density, seed):
     groups=st.integers(1, 5),
     density=st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0]),
     kind=st.sampled_from(["zero", "mean"]),
+    tokens=st.fixed_dictionaries(
+        {
+            "pooling": st.sampled_from(["class", "mean"]),
+            "positions": st.sampled_from(["learned", "sincos"]),
+            "patch_embedding": st.sampled_from(["linear", "conv", "shifted"]),
+        }
+    ),
 )
-def test_the_compact_model_computes_what_the_masked_one_does(seed, layers, heads, groups, density, kind):
-    model = random_model(seed, num_layers=layers, num_heads=heads)
+def test_the_compact_model_computes_what_the_masked_one_does(seed, layers, heads, groups, density, kind, tokens):
+    model = random_model(seed, num_layers=layers, num_heads=heads, **tokens)
     images = random_images(model, seed=seed)
     circuit = random_circuit(model, images, kind=kind, groups=groups, density=density, seed=seed)
     masked = dense_circuit(circuit).logits(model, images)
@@ -68,8 +77,9 @@ def test_nothing_removed_leaves_the_model_as_it_was():
     torch.testing.assert_close(compact(model, whole)(images), model(images), rtol=1e-12, atol=1e-12)
 
 
-def test_compacting_twice_is_compacting_once():
-    model = random_model(2, num_layers=3)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compacting_twice_is_compacting_once(shape):
+    model = random_model(2, num_layers=3, **shape)
     images = random_images(model)
     once = compact(model, random_circuit(model, images, kind="mean", groups=3, density=0.5, seed=2))
     graph = Graph.of(once)
@@ -81,8 +91,9 @@ def test_compacting_twice_is_compacting_once():
     assert twice.config == once.config
 
 
-def test_a_compact_model_can_be_pruned_again():
-    model = random_model(5, num_layers=3)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_compact_model_can_be_pruned_again(shape):
+    model = random_model(5, num_layers=3, **shape)
     images = random_images(model)
     once = compact(model, random_circuit(model, images, kind="mean", groups=3, density=0.7, seed=5))
     again = random_circuit(once, images, kind="mean", groups=2, density=0.6, seed=6)
@@ -91,9 +102,10 @@ def test_a_compact_model_can_be_pruned_again():
     )
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("density", [0.0, 0.5])
-def test_a_compact_model_loads_and_trains(tmp_path, density):
-    model = random_model(3, dtype=torch.float32)
+def test_a_compact_model_loads_and_trains(tmp_path, density, shape):
+    model = random_model(3, dtype=torch.float32, **shape)
     images = random_images(model)
     small = compact(model, random_circuit(model, images, kind="mean", groups=3, density=density, seed=4))
     preprocessing = Preprocessing(mean=(0.5,), std=(0.2,))

@@ -92,6 +92,7 @@ def test_training_with_a_teacher_brings_the_student_near_it(splits):
         (saved(image_size=16), "image_size 16"),
         (saved(in_channels=3), "in_channels 3"),
         (saved(d_model=32), "layers of width 32"),
+        (saved(pooling="mean"), "width 16 and 4 tokens and the student 2 layers of width 16 and 5 tokens"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(teacher, message):

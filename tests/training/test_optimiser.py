@@ -33,6 +33,11 @@ def test_every_parameter_is_in_exactly_one_group() -> None:
     assert len(grouped) == len(list(model.parameters()))
     assert names(model, grouped) == {name for name, _ in model.named_parameters()}
     assert "patches.weight" in names(model, parameter_groups(model, 0.1)[0]["params"])
+    shifted = tiny_model(patch_embedding="shifted", positions="sincos", pooling="mean")
+    decayed, others = (names(shifted, group["params"]) for group in parameter_groups(shifted, 0.1))
+    assert decayed | others == {name for name, _ in shifted.named_parameters()}
+    assert "patches.linear.weight" in decayed
+    assert {"patches.norm.weight", "patches.linear.bias"} <= others
 
 
 def test_without_a_gradient_only_decay_moves_weights() -> None:

@@ -91,6 +91,7 @@ class _GradientSums:
         read = images * config.num_tokens * config.d_model
         like = stages.model.positions.detach()
         self._memory = [like.new_empty(len(rows) * read) for rows in stages.graph.stage_receivers[:-1]]
+        self._last_tokens = stages.reads_tokens(stages.graph.last_stage, "") or config.num_tokens
 
     def clear(self, images: int) -> None:
         """Start with a batch of so many images."""
@@ -100,7 +101,7 @@ class _GradientSums:
             memory[: len(rows) * size * config.d_model].zero_().view(len(rows), size, config.d_model)
             for memory, rows in zip(self._memory, self.stages.graph.stage_receivers, strict=False)
         ]
-        self.last = self.stages.model.positions.detach().new_zeros(images, config.d_model)
+        self.last = self.stages.model.positions.detach().new_zeros(images, self._last_tokens, config.d_model)
 
     def add(self, embedded: Tensor, metric: Metric, reference: Reference) -> None:
         """Add the gradients with the stream starting at ``embedded (b, t, d)``."""
@@ -109,8 +110,7 @@ class _GradientSums:
             damage = metric(logits, reference).sum()
             *gradients, last_gradient = torch.autograd.grad(damage, [*(each.projected for each in projections), last])
         with torch.no_grad():
-            # The classifier reads the class token alone.
-            self.last += last_gradient[:, 0]
+            self.last += last_gradient[:, : self._last_tokens]
             for each, gradient in zip(projections, gradients, strict=True):
                 _add_read_gradients(self.sums[each.stage], self.stages, each, gradient)
 
@@ -119,7 +119,7 @@ class _GradientSums:
         """Products ``(r, s)`` with ``changes (s, b, t, d)``, in double precision on the CPU."""
         graph = self.stages.graph
         products = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
-        products[-1] = torch.einsum("s b d, b d -> s", changes[:, :, 0], self.last)
+        products[-1] = torch.einsum("s b t d, b t d -> s", changes[:, :, : self._last_tokens], self.last)
         flat = changes.flatten(1)
         for rows, senders, found in zip(graph.stage_receivers, graph.stage_senders, self.sums, strict=False):
             if rows:

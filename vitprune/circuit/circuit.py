@@ -166,7 +166,12 @@ class Circuit:
                 )
             shape = content["graph"]
             graph = Graph(
-                tuple(shape["layer_heads"]), tuple(shape["layer_neurons"]), shape["split_qkv"], shape["mlp_groups"]
+                tuple(shape["layer_heads"]),
+                tuple(shape["layer_neurons"]),
+                shape["split_qkv"],
+                shape["mlp_groups"],
+                # Older circuits do not name it.
+                shape.get("pooling", "class"),
             )
             scored = [(sender, receiver, score) for sender, receiver, score in content["kept"] + content["removed"]]
             keep_mask = graph.mask_of([(sender, receiver) for sender, receiver, _ in content["kept"]])

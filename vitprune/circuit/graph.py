@@ -6,6 +6,8 @@ Senders write to the stream: ``embed`` (patches, class token, positions), heads 
 sender to every receiver of a later stage. The stages in order are: embed, then for each layer its heads and its MLP,
 then logits; nodes of one stage do not feed each other. Senders and receivers are listed in that order, and the order is
 fixed.
+
+What the logits read is the class token's row of the stream, or with mean pooling every token's.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
+from vitprune.model.vit import Pooling, ViT
 
 Edge = tuple[str, str]
 """A sender and a receiver, by name."""
@@ -39,26 +41,27 @@ class Node:
 
 @dataclass(frozen=True)
 class Receiver:
-    """An input of a node; ``port`` is q, k or v for a split head and empty otherwise."""
+    """An input of a node; ``port`` is q, k or v for a split head and empty otherwise.
+
+    ``always_reads_all_tokens``: every token of what it reads counts, whichever tokens its node matters at, because keys
+    or values are made of it, or logits by mean pooling.
+    """
 
     name: str
     node: Node
     port: Literal["q", "k", "v", ""]
-
-    @property
-    def always_reads_all_tokens(self) -> bool:
-        """Whether keys or values are made of what it reads: of every token, whichever tokens its node matters at."""
-        return self.node.kind == "head" and self.port != "q"
+    always_reads_all_tokens: bool
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes and possible edges of a ViT with the given heads and neurons in each layer."""
+    """Nodes and possible edges of a ViT with the given heads and neurons in each layer, and the given pooling."""
 
     layer_heads: tuple[int, ...]
     layer_neurons: tuple[int, ...]
     split_qkv: bool = True
     mlp_groups: int = 1
+    pooling: Pooling = "class"
 
     def __post_init__(self) -> None:
         if self.mlp_groups < 1:
@@ -68,15 +71,17 @@ class Graph:
     def of(cls, model: ViT, split_qkv: bool = True, mlp_groups: int = 1) -> Graph:
         """The graph of ``model``, whose layers may have been pruned before."""
         config = model.config
-        return cls(config.layer_heads, config.layer_neurons, split_qkv, mlp_groups)
+        return cls(config.layer_heads, config.layer_neurons, split_qkv, mlp_groups, config.pooling)
 
     def check(self, model: ViT) -> None:
         """CircuitError unless this is a graph of ``model``."""
         config = model.config
-        if (self.layer_heads, self.layer_neurons) != (config.layer_heads, config.layer_neurons):
+        found = (config.layer_heads, config.layer_neurons, config.pooling)
+        if (self.layer_heads, self.layer_neurons, self.pooling) != found:
             raise CircuitError(
                 f"this graph ({self.describe()}) belongs to another model: this one has heads "
-                f"{list(config.layer_heads)} and neurons {list(config.layer_neurons)}; use Graph.of(model)"
+                f"{list(config.layer_heads)}, neurons {list(config.layer_neurons)} and pooling {config.pooling}; use "
+                "Graph.of(model)"
             )
 
     @cached_property
@@ -106,9 +111,10 @@ class Graph:
         receivers: list[Receiver] = []
         for node in self.nodes[1:]:
             if node.kind == "head" and self.split_qkv:
-                receivers += [Receiver(f"{node.name}.{port}", node, port) for port in ("q", "k", "v")]
+                receivers += [Receiver(f"{node.name}.{port}", node, port, port != "q") for port in ("q", "k", "v")]
             else:
-                receivers.append(Receiver(node.name, node, ""))
+                reads_all = node.kind == "head" or (node.kind == "logits" and self.pooling == "mean")
+                receivers.append(Receiver(node.name, node, "", reads_all))
         return tuple(receivers)
 
     @cached_property
@@ -182,7 +188,7 @@ class Graph:
         """The graph in half a line, for messages."""
         return (
             f"{len(self.layer_heads)} layers, heads {list(self.layer_heads)}, neurons {list(self.layer_neurons)}, "
-            f"split_qkv {self.split_qkv}, mlp_groups {self.mlp_groups}"
+            f"split_qkv {self.split_qkv}, mlp_groups {self.mlp_groups}, pooling {self.pooling}"
         )
 
     def reach_logits(self, keep_mask: Tensor) -> Tensor:
@@ -192,13 +198,15 @@ class Graph:
     def what_matters(self, keep_mask: Tensor) -> tuple[Tensor, Tensor]:
         """For each sender whether it matters for the logits, and whether it does at all tokens: masks ``(senders,)``.
 
-        It matters if a path of kept edges leads from it to ``logits``. The logits read the class token; keys and values
-        are made of all tokens; queries and MLPs read the tokens at which their own node matters.
+        It matters if a path of kept edges leads from it to ``logits``. The logits read the class token, or all tokens
+        with mean pooling; keys and values are made of all tokens; queries and MLPs read the tokens at which their own
+        node matters.
         """
         keep = keep_mask.numpy()
         live, everywhere = np.zeros((2, len(self.senders)), dtype=bool)
         live_rows, rows_everywhere = np.zeros((2, len(self.receivers)), dtype=bool)
         live_rows[-1] = True
+        rows_everywhere[-1] = self.receivers[-1].always_reads_all_tokens
         for column in reversed(range(len(self.senders))):
             live[column] = (keep[:, column] & live_rows).any()
             everywhere[column] = (keep[:, column] & rows_everywhere).any()

@@ -141,16 +141,16 @@ class IncrementalEvaluator:
                 projections = store(len(places), read, config.d_head) if is_split else None
                 self._banks[stage].append(Bank(stage, places, rows.start, read, reads, projections))
             if part is not None:
-                sent = 1 if stage >= stages.last_heads else tokens
+                sent = 1 if stage >= stages.class_token_from else tokens
                 shape = (sent, part.out_weight.shape[1])
                 self._activations[stage] = store(len(graph.stage_senders[stage]), *shape)
                 for values in self._activations[stage].batches:
                     # Tokens that nothing reads are not written, but may meet a weight of 0 in a sum.
                     values.zero_()
-        # How what senders write differs, for one batch of images: all tokens', and the class token's.
+        # How what senders write differs, for one batch of images: all tokens', and the first's (the class token's).
         room = self.candidates * max(sizes) * width
         self._all_tokens = like.new_empty(len(graph.senders) * room * tokens)
-        self._class_token = like.new_empty(len(graph.senders) * room)
+        self._first_token = like.new_empty(len(graph.senders) * room)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -377,7 +377,7 @@ class IncrementalEvaluator:
         if part.feeds is None:
             new.unflatten(1, (count, -1)).copy_(flat[:, None].expand(-1, count, -1))
         else:
-            buffer = self._class_token if part.tokens == 1 else self._all_tokens
+            buffer = self._first_token if part.tokens == 1 else self._all_tokens
             arriving = part.feeds(self._rows(buffer, size)[: part.feeds.senders])
             torch.add(arriving.unflatten(1, (count, -1)), flat[:, None], out=new.unflatten(1, (count, -1)))
         return new.view(len(flat), -1, *reads.shape[2:])
@@ -437,7 +437,7 @@ class IncrementalEvaluator:
         store.put(batch, step.places, by_candidate.flatten(0, 1))
         differences = by_candidate - store.get(batch, step.nodes, step.tokens)[:, None]
         every, width = activations.shape[1], self.model.config.d_model
-        first = self._rows(self._class_token, every, width)[step.start : step.start + len(step.nodes)]
+        first = self._rows(self._first_token, every, width)[step.start : step.start + len(step.nodes)]
         if step.tokens == 1:
             torch.bmm(differences.flatten(1, 3), step.out_weight, out=first)
             return
@@ -464,7 +464,7 @@ class IncrementalEvaluator:
         return writes, removed
 
     def _damage(self, batch: int, last_reads: Tensor) -> Tensor:
-        """The summed damage of a batch of images, from what the logits read, ``(n, b, 1, d) -> (n,)``."""
+        """The summed damage of a batch of images, from what the logits read, ``(n, b, t, d) -> (n,)``."""
         logits = self.model.classify(last_reads.flatten(0, 1)).unflatten(0, last_reads.shape[:2])
         if not torch.isfinite(logits).all():
             raise CircuitError(

@@ -129,7 +129,8 @@ def make_plan(
             items = {bank.read_item(row) for row in affected if row in bank.item_of}
             shared |= any(row not in affected and bank.read_item(row) in items for row in bank.rows)
         steps_here = []
-        for tokens in (stages.model.config.num_tokens, 1):
+        # With mean pooling, one patch can be all there is.
+        for tokens in dict.fromkeys((stages.model.config.num_tokens, 1)):
             mine = [row for row in affected if _tokens_of(stages, everywhere, rows_here[row]) == tokens]
             if mine:
                 steps_here.append(_make_step(stages, banks[stage], mine, tokens, keep_mask, changed, cut_rows))
@@ -144,10 +145,12 @@ def make_plan(
 
 def _tokens_of(stages: Stages, everywhere: Tensor, row: int) -> int:
     """At how many of the first tokens the node that a receiver belongs to matters: all, or 1."""
-    node = stages.graph.receivers[row].node
-    if node.kind == "logits" or not everywhere[stages.graph.sender_index[node.name]]:
-        return 1
-    return stages.model.config.num_tokens
+    receiver = stages.graph.receivers[row]
+    if receiver.node.kind == "logits":
+        matters_everywhere = receiver.always_reads_all_tokens
+    else:
+        matters_everywhere = bool(everywhere[stages.graph.sender_index[receiver.node.name]])
+    return stages.model.config.num_tokens if matters_everywhere else 1
 
 
 def _make_step(

@@ -127,8 +127,9 @@ class Stages:
             2 * layer + 2: MlpStage(model, layer, graph) for layer, neurons in enumerate(graph.layer_neurons) if neurons
         }
         self.biases = [centred(bias) for bias in self._biases()]
-        self.last_heads = max(self.heads, default=0)
-        """The last stage with heads: no later one reads any row of the stream but the class token's."""
+        self.class_token_from = max(self.heads, default=0) if graph.pooling == "class" else graph.last_stage + 1
+        """From this stage on nodes write to the class token alone: it is the last with heads, and no later stage reads
+        any other row of the stream. With mean pooling every stage writes to all tokens."""
 
     def __getitem__(self, stage: int) -> HeadStage | MlpStage:
         return self.mlps[stage] if stage in self.mlps else self.heads[stage]
@@ -146,7 +147,7 @@ class Stages:
 
     def reads_tokens(self, stage: int, port: str) -> int | None:
         """How many tokens of the stream a receiver needs: 1, the class token, or None for all of them."""
-        return 1 if stage > self.last_heads or (stage == self.last_heads and port == "q") else None
+        return 1 if stage > self.class_token_from or (stage == self.class_token_from and port == "q") else None
 
     def by_stage(self, found: Activations) -> list[Tensor]:
         """Activations by stage: the centred ``embed (1, b, t, d)``, then its nodes', ``(nodes, b, t, k or n)``."""
@@ -168,7 +169,7 @@ class Stages:
     def activate(self, stage: int, projections: Tensor) -> Tensor:
         """Activations ``(nodes, b, t, k or n)`` of all nodes of a stage from its receivers' projections.
 
-        After the last heads, and of these, the class token's alone.
+        From ``class_token_from`` on, the class token's alone.
         """
         part = self[stage]
         if isinstance(part, MlpStage):
@@ -177,7 +178,7 @@ class Stages:
             queries, keys, values = rearrange(projections, "(h qkv) b t k -> qkv h b t k", qkv=3)
         else:
             queries, keys, values = projections.chunk(3, dim=-1)
-        return part.activate(queries[:, :, :1] if stage == self.last_heads else queries, keys, values)
+        return part.activate(queries[:, :, :1] if stage == self.class_token_from else queries, keys, values)
 
     def send(self, stage: int, activations: Tensor) -> Tensor:
         """What all nodes of a stage add to the stream, ``(nodes, b, t, d)``."""

@@ -50,6 +50,8 @@ def vit_config(params: Params, data: PackedData) -> ViTConfig:
         num_heads=model.num_heads,
         d_mlp=model.d_mlp,
         patch_embedding=model.patch_embedding,
+        positions=model.positions,
+        pooling=model.pooling,
         dropout=model.dropout,
         drop_path=model.drop_path,
     )

@@ -12,7 +12,7 @@ def multiply_adds(config: ViTConfig) -> int:
     are left out, as is usual.
     """
     tokens, width = config.num_tokens, config.d_model
-    total = (tokens - 1) * config.in_channels * config.patch_size**2 * width
+    total = config.num_patches * config.patch_values * width
     for heads, neurons in zip(config.layer_heads, config.layer_neurons, strict=True):
         gathered = heads * config.d_head
         total += tokens * width * 3 * gathered  # queries, keys, values

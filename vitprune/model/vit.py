@@ -1,21 +1,21 @@
 """A pre-norm Vision Transformer whose layers may differ in their number of heads and neurons.
 
 Legend of dimensions:
-    b  images in the batch        c  channels               p, q  patch height and width
-    t  tokens (class token first, then patches row by row)  d  d_model, width of the residual stream
-    h  heads of the layer         k  d_head, width of a head
-    n  neurons of the layer's MLP
+    b  images in the batch    c  channels    d  d_model, width of the residual stream
+    t  tokens (class token first, if there is one, then patches row by row)
+    h  heads of the layer     k  d_head, width of a head    n  neurons of the layer's MLP
 
 The stream starts as patches + class token + positions; each attention and MLP sublayer reads a layer norm of it and
-adds to it; the classifier reads the final norm of the class token. A sublayer without heads or neurons is not there at
-all, nor is its norm: that is what pruning leaves behind.
+adds to it; the classifier reads the final norm of the class token, or the mean of that of all patches where there is no
+class token. A sublayer without heads or neurons is not there at all, nor is its norm: that is what pruning leaves
+behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, overload
+from typing import Literal, cast, get_args, overload
 
 import torch
 from einops import einsum, rearrange, repeat
@@ -23,8 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitprune.errors import ConfigError
+from vitprune.model.patches import EMBEDDINGS, SHIFTED_COPIES, PatchEmbedding
+from vitprune.model.positions import sincos_positions
 
 NORM_EPS = 1e-6
+
+Positions = Literal["learned", "sincos"]
+Pooling = Literal["class", "mean"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,10 @@ class ViTConfig:
     ``num_heads`` and ``d_mlp`` describe an unpruned layer. ``heads_per_layer`` and ``neurons_per_layer`` say what each
     layer really has, where that differs. ``token_biases`` gives every token a bias of its own wherever a bias is added
     to the stream, so that what removed parts gave on average at each position has a place to go.
+
+    ``positions`` are trained, or sines and cosines that are not. ``pooling`` is what the classifier reads: the norm of
+    the class token, or the mean over the normed patches, for which there is no class token (Beyer et al. 2022, arXiv
+    2205.01580).
 
     Raises ConfigError if the sizes do not fit together.
     """
@@ -46,7 +55,9 @@ class ViTConfig:
     num_layers: int
     num_heads: int
     d_mlp: int
-    patch_embedding: Literal["linear", "conv"] = "linear"
+    patch_embedding: PatchEmbedding = "linear"
+    positions: Positions = "learned"
+    pooling: Pooling = "class"
     dropout: float = 0.0
     drop_path: float = 0.0
     heads_per_layer: tuple[int, ...] | None = None
@@ -70,8 +81,13 @@ class ViTConfig:
             raise ConfigError(f"image_size ({self.image_size}) is not divisible by patch_size ({self.patch_size})")
         if self.d_model % self.num_heads:
             raise ConfigError(f"d_model ({self.d_model}) is not divisible by num_heads ({self.num_heads})")
-        if self.patch_embedding not in ("linear", "conv"):
-            raise ConfigError(f"patch_embedding must be 'linear' or 'conv', got {self.patch_embedding!r}")
+        for name, choices in (("patch_embedding", PatchEmbedding), ("positions", Positions), ("pooling", Pooling)):
+            if getattr(self, name) not in get_args(choices):
+                raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+        if self.positions == "sincos" and self.d_model % 4:
+            raise ConfigError(f"d_model ({self.d_model}) is not divisible by 4, as positions sincos need it")
+        if self.patch_embedding == "shifted" and self.patch_size == 1:
+            raise ConfigError("patch_size 1 has no half to shift by: patch_embedding shifted needs at least 2")
         for name, counts in (
             ("heads_per_layer", self.heads_per_layer),
             ("neurons_per_layer", self.neurons_per_layer),
@@ -84,9 +100,19 @@ class ViTConfig:
                 raise ConfigError(f"{name} needs {self.num_layers} counts of at least 0, got {list(counts)}")
 
     @property
+    def num_patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
     def num_tokens(self) -> int:
-        """Class token plus patches."""
-        return 1 + (self.image_size // self.patch_size) ** 2
+        """Patches, and the class token if there is one."""
+        return self.num_patches + (self.pooling == "class")
+
+    @property
+    def patch_values(self) -> int:
+        """How many numbers the embedding maps to a token."""
+        copies = SHIFTED_COPIES if self.patch_embedding == "shifted" else 1
+        return copies * self.in_channels * self.patch_size**2
 
     @property
     def d_head(self) -> int:
@@ -203,19 +229,23 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Vision Transformer from normalised images ``(b, c, height, width)`` to logits ``(b, num_classes)``."""
+    """Vision Transformer from normalised images ``(b, c, height, width)`` to logits ``(b, num_classes)``.
+
+    ``positions (t, d)`` are a parameter or, if fixed, a buffer; ``class_token`` is None with mean pooling.
+    """
+
+    positions: Tensor
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        patch_values = config.in_channels * config.patch_size**2
-        self.patches: nn.Linear | nn.Conv2d
-        if config.patch_embedding == "linear":
-            self.patches = nn.Linear(patch_values, config.d_model)
+        self.patches = EMBEDDINGS[config.patch_embedding](config.in_channels, config.patch_size, config.d_model)
+        self.class_token = nn.Parameter(torch.zeros(config.d_model)) if config.pooling == "class" else None
+        positions = torch.zeros(config.num_tokens, config.d_model)
+        if config.positions == "learned":
+            self.positions = nn.Parameter(positions)
         else:
-            self.patches = nn.Conv2d(config.in_channels, config.d_model, config.patch_size, config.patch_size)
-        self.class_token = nn.Parameter(torch.zeros(config.d_model))
-        self.positions = nn.Parameter(torch.zeros(config.num_tokens, config.d_model))
+            self.register_buffer("positions", positions)
         self.dropout = nn.Dropout(config.dropout)
         # Stochastic depth grows linearly with depth.
         depth = max(config.num_layers - 1, 1)
@@ -229,7 +259,10 @@ class ViT(nn.Module):
         self.initialise()
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights: truncated normal with standard deviation 0.02, biases zero, norms one."""
+        """Draw fresh weights: truncated normal with standard deviation 0.02, biases zero, norms one.
+
+        Fixed positions are written anew.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | ToStream):
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
@@ -237,21 +270,26 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
-        nn.init.trunc_normal_(self.class_token, std=0.02, generator=generator)
-        nn.init.trunc_normal_(self.positions, std=0.02, generator=generator)
+        if self.class_token is not None:
+            nn.init.trunc_normal_(self.class_token, std=0.02, generator=generator)
+        if self.config.positions == "learned":
+            nn.init.trunc_normal_(self.positions, std=0.02, generator=generator)
+        else:
+            table = sincos_positions(self.config.image_size // self.config.patch_size, self.config.d_model)
+            # A class token is nowhere: its position is zero.
+            self.positions.copy_(F.pad(table, (0, 0, self.config.num_tokens - len(table), 0)))
 
     def embed(self, images: Tensor) -> Tensor:
         """First state of the stream, ``(b, t, d)``: patches, class token and positions."""
-        if isinstance(self.patches, nn.Linear):
-            size = self.config.patch_size
-            patches = self.patches(rearrange(images, "b c (y p) (x q) -> b (y x) (p q c)", p=size, q=size))
-        else:
-            patches = rearrange(self.patches(images), "b d y x -> b (y x) d")
-        class_token = repeat(self.class_token, "d -> b 1 d", b=len(images))
-        return torch.cat([class_token, patches], dim=1) + self.positions
+        tokens = self.patches(images)
+        if self.class_token is not None:
+            tokens = torch.cat([repeat(self.class_token, "d -> b 1 d", b=len(images)), tokens], dim=1)
+        return tokens + self.positions
 
     def classify(self, stream: Tensor) -> Tensor:
         """Logits ``(b, num_classes)`` from the last state of the stream."""
+        if self.config.pooling == "mean":
+            return self.classifier(self.norm(stream).mean(dim=1))
         return self.classifier(self.norm(stream[:, 0]))
 
     @overload

@@ -72,7 +72,8 @@ def compact(model: ViT, circuit: Circuit) -> ViT:
     small = ViT(config).to(model.positions)
     for name in ("patches", "norm", "classifier"):
         getattr(small, name).load_state_dict(getattr(model, name).state_dict())
-    small.class_token.copy_(model.class_token)
+    if small.class_token is not None and model.class_token is not None:
+        small.class_token.copy_(model.class_token)
 
     # What is added to the stream no matter what the image is goes into the bias of the last part that stays and stands
     # before it, or into the positions: nothing that stays reads the stream in between.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vitprune.config import DistillationParams
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing, SavedModel
-from vitprune.model.vit import ViT
+from vitprune.model.vit import ViT, ViTConfig
 
 Streams = list[Tensor]
 """The stream ``(b, t, d)`` after each layer."""
@@ -24,8 +24,8 @@ Streams = list[Tensor]
 def check_teacher(teacher: SavedModel, student: SavedModel, options: DistillationParams) -> None:
     """Make sure that a teacher answers the student's question.
 
-    Raises TrainingError if it takes other images or knows other classes, or if its layers or its width are others and
-    ``options.feature_weight`` asks to compare them.
+    Raises TrainingError if it takes other images or knows other classes, or if its layers, its width or its tokens are
+    others and ``options.feature_weight`` asks to compare them.
     """
     theirs, ours = teacher.model.config, student.model.config
     if teacher.class_names != student.class_names:
@@ -39,11 +39,15 @@ def check_teacher(teacher: SavedModel, student: SavedModel, options: Distillatio
                 f"the teacher takes images with {name} {getattr(theirs, name)}, the student with "
                 f"{getattr(ours, name)}; take a teacher that was trained on images of this form"
             )
-    if options.feature_weight and (theirs.d_model, theirs.num_layers) != (ours.d_model, ours.num_layers):
+    if options.feature_weight and _stream_of(theirs) != _stream_of(ours):
         raise TrainingError(
-            f"distillation.feature_weight compares streams layer by layer, but the teacher has {theirs.num_layers} "
-            f"layers of width {theirs.d_model} and the student {ours.num_layers} of width {ours.d_model}; set it to 0"
+            "distillation.feature_weight compares streams layer by layer and token by token, but the teacher has "
+            f"{_stream_of(theirs)} and the student {_stream_of(ours)}; set it to 0"
         )
+
+
+def _stream_of(config: ViTConfig) -> str:
+    return f"{config.num_layers} layers of width {config.d_model} and {config.num_tokens} tokens"
 
 
 def _some(names: tuple[str, ...]) -> str:
