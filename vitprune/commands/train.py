@@ -23,12 +23,11 @@ def train(
     state: StateFile = Path(".vitprune/train.pt"),
 ) -> None:
     """Train the baseline; keep the weights that are best on the validation images."""
-    import torch
-
     from vitprune.commands import fitting
-    from vitprune.commands.context import open_params, vit_config
+    from vitprune.commands.context import open_params
+    from vitprune.commands.starting import starting_model
     from vitprune.data import load_packed
-    from vitprune.model import Preprocessing, SavedModel, ViT, load_model, save_model
+    from vitprune.model import load_model, save_model
     from vitprune.report.gradient_flow import draw_gradient_flow
     from vitprune.storage import check_targets, write_json
     from vitprune.training.history import write_gradient_flow, write_history
@@ -36,10 +35,7 @@ def train(
     options, device = open_params(params)
     check_targets(files=[metrics, timing, history, gradient_flow, state], folders=[out])
     packed = load_packed(data)
-    model = ViT(vit_config(options, packed))
-    model.initialise(torch.Generator().manual_seed(options.compute.seed))
-    preprocessing = Preprocessing(mean=packed.mean, std=packed.std)
-    saved = SavedModel(model=model, preprocessing=preprocessing, class_names=packed.class_names)
+    saved = starting_model(options, packed)
     teacher = load_model(Path(options.train.teacher), device) if options.train.teacher else None
     result = fitting.fit(
         saved, packed, options, options.train, device, description="train", state=state, teacher=teacher
