@@ -76,6 +76,13 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
         ("model.patch_embedding", "mlp", r"model\.patch_embedding must be 'linear', 'conv' or 'shifted', got 'mlp'"),
         ("model.num_layers", 2.5, r"model\.num_layers must be a valid integer, got 2\.5"),
         ("model.num_layers", "4", r"model\.num_layers must be a valid integer, got '4'"),
+        (
+            "model.pretrained",
+            "vit_b_16",
+            r"model\.pretrained must be null, timm/NAME or torchvision/NAME, .*'vit_b_16'",
+        ),
+        ("model.pretrained", 16, r"model\.pretrained must be a valid string, got 16"),
+        ("model.pretrained_path", "w.pth", r"model\.pretrained is missing: with model\.pretrained_path \(w\.pth\)"),
         ("data.source", "imagenet", r"data\.source must be 'digits', .*, got 'imagenet'"),
         ("data.source", "folder", r"data\.path is missing"),
         ("acdc.granularity", "layer", r"acdc\.granularity must be 'edge', 'node' or 'node-edge', got 'layer'"),

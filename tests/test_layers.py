@@ -11,7 +11,7 @@ LAYERS = [
     {"storage", "device", "distributed"},
     {"data"},
     {"model"},
-    {"circuit"},
+    {"circuit", "pretrained"},
     {"training", "pruning"},
     {"evaluation"},
     {"report"},

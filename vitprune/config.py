@@ -73,8 +73,10 @@ class CleanParams(Section):
 
 
 class ModelParams(Section):
-    """Shape of the Vision Transformer; image size, channels and classes come from the data."""
+    """Shape of the Vision Transformer, and what it starts from; image size, channels and classes come from the data."""
 
+    pretrained: str | None
+    pretrained_path: str | None
     patch_size: Positive
     patch_embedding: Literal["linear", "conv", "shifted"]
     positions: Literal["learned", "sincos"]
@@ -102,6 +104,20 @@ class ModelParams(Section):
         if self.patch_embedding == "shifted" and self.patch_size == 1:
             raise ValueError(
                 "model.patch_size 1 has no half to shift by: model.patch_embedding shifted needs at least 2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pretrained_weights_have_a_name(self) -> ModelParams:
+        if self.pretrained is not None and not re.fullmatch(r"(timm|torchvision)/[\w.]+", self.pretrained):
+            raise ValueError(
+                "model.pretrained must be null, timm/NAME or torchvision/NAME, such as timm/vit_tiny_patch16_224, "
+                f"got {self.pretrained!r}"
+            )
+        if self.pretrained is None and self.pretrained_path is not None:
+            raise ValueError(
+                f"model.pretrained is missing: with model.pretrained_path ({self.pretrained_path}) it names the model "
+                "whose weights that file holds"
             )
         return self
 

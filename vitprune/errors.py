@@ -9,6 +9,7 @@ and what to do next; the commands print it as one line and exit with status 1.
     │   └── DownloadError    a source cannot be fetched (credentials, network, checksum)
     ├── StorageError     a file or folder cannot be written
     ├── CheckpointError  a saved model or circuit is missing, broken, or belongs to something else
+    ├── PretrainedError  a pretrained model cannot be had, or is none that a ViT of ours can be
     ├── CircuitError     a graph, circuit or search was asked for something it cannot do
     ├── TrainingError    training cannot go on (a loss that is not finite, no images)
     └── MeasurementError a figure was asked for that could not be trusted
@@ -37,6 +38,10 @@ class StorageError(VitpruneError):
 
 class CheckpointError(VitpruneError):
     """A saved model or circuit is missing, broken, or belongs to something else."""
+
+
+class PretrainedError(VitpruneError):
+    """A pretrained model cannot be had, or is none that a ViT of ours can be."""
 
 
 class CircuitError(VitpruneError):

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-SLOW_IMPORTS = ("torch", "torchvision", "dvc", "kaggle", "sklearn", "pandas", "matplotlib")
+SLOW_IMPORTS = ("torch", "torchvision", "dvc", "kaggle", "sklearn", "pandas", "matplotlib", "timm")
 
 
 def run(*arguments):

@@ -26,13 +26,12 @@ def train(
     state: StateFile = Path(".vitprune/train.pt"),
 ) -> None:
     """Train the baseline; keep the weights that are best on the validation images."""
-    import torch
-
     from vitprune.commands import fitting
-    from vitprune.commands.context import open_params, vit_config
+    from vitprune.commands.context import open_params
+    from vitprune.commands.starting import starting_model
     from vitprune.data import load_packed
     from vitprune.distributed import world
-    from vitprune.model import Preprocessing, SavedModel, ViT, load_model, save_model
+    from vitprune.model import load_model, save_model
     from vitprune.report.augmented import draw_augmented
     from vitprune.report.gradient_flow import draw_gradient_flow
     from vitprune.storage import check_targets, write_json
@@ -42,10 +41,7 @@ def train(
     options, device = open_params(params)
     check_targets(files=[metrics, timing, history, gradient_flow, augmented, state], folders=[out])
     packed = load_packed(data)
-    model = ViT(vit_config(options, packed))
-    model.initialise(torch.Generator().manual_seed(options.compute.seed))
-    preprocessing = Preprocessing(mean=packed.mean, std=packed.std)
-    saved = SavedModel(model=model, preprocessing=preprocessing, class_names=packed.class_names)
+    saved = starting_model(options, packed)
     teacher = load_model(Path(options.train.teacher), device) if options.train.teacher else None
     result = fitting.fit(
         saved, packed, options, options.train, device, description="train", state=state, teacher=teacher
@@ -59,7 +55,7 @@ def train(
     write_gradient_flow(gradient_flow, result.gradient_flow)
     seen, targets = first_batch(
         packed.train,
-        preprocessing,
+        saved.preprocessing,
         options.train.augment,
         num_classes=packed.num_classes,
         batch_size=options.train.batch_size,

@@ -1,0 +1,140 @@
+"""timm's ``VisionTransformer`` as our ViT."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitprune.errors import PretrainedError
+from vitprune.model.vit import ViT, ViTConfig
+from vitprune.pretrained.conversion import Naming, convert, is_gelu, refuse, strange_norms
+
+NAMING = Naming(
+    layer=re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)"),
+    in_layer={
+        "norm1": "attention.norm",
+        "attn.qkv": "attention.qkv",
+        "attn.proj": "attention.out",
+        "norm2": "mlp.norm",
+        "mlp.fc1": "mlp.hidden",
+        "mlp.fc2": "mlp.out",
+    },
+    outside={"patch_embed.proj": "patches", "norm": "norm", "head": "classifier"},
+)
+POOLING = {"avg": "average pooling", "max": "maximum pooling", "map": "attention pooling", "": "no pooling"}
+
+
+def import_timm() -> Any:
+    """The package; PretrainedError says how to install it."""
+    try:
+        # Late, because it is optional, and slow to import.
+        import timm
+    except ImportError:
+        raise PretrainedError(
+            "it needs timm, which is not installed; install it with: pip install 'timm>=1.0'"
+        ) from None
+    return timm
+
+
+def from_timm(model: nn.Module) -> ViT:
+    """Our ViT with the weights of a timm ``VisionTransformer``, its classifier included.
+
+    It is a copy in float32, on the CPU and in evaluation mode, and gives the same logits. Images must be normalised as
+    for ``model``. Layer scale goes into the output projections, and a class token without a position gets one of zeros.
+
+    Raises PretrainedError that names what our ViT cannot express.
+    """
+    if not isinstance(model, import_timm().models.VisionTransformer):
+        raise PretrainedError(f"it is a {type(model).__name__}, not a VisionTransformer of timm; choose a ViT")
+    # Typed as Any: timm's attributes differ between releases.
+    original: Any = model
+    refuse(_features(original))
+    config = ViTConfig(
+        image_size=original.patch_embed.img_size[0],
+        patch_size=original.patch_embed.patch_size[0],
+        in_channels=original.patch_embed.proj.in_channels,
+        num_classes=original.head.out_features,
+        d_model=original.embed_dim,
+        num_layers=len(original.blocks),
+        num_heads=original.blocks[0].attn.num_heads,
+        d_mlp=original.blocks[0].mlp.fc1.out_features,
+        patch_embedding="conv",
+    )
+    weights = {name: tensor.float() for name, tensor in original.state_dict().items()}
+    class_token, positions = weights.pop("cls_token")[0, 0], weights.pop("pos_embed")[0]
+    if original.no_embed_class:
+        positions = torch.cat([positions.new_zeros(1, config.d_model), positions])
+    tokens = {"class_token": class_token, "positions": positions}
+    return convert(original, config, NAMING.rename(_without_layer_scale(weights)) | tokens)
+
+
+def _without_layer_scale(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The factors of layer scale (Touvron et al. 2021, arXiv 2103.17239) as a part of the projections before them."""
+    scaled = dict(weights)
+    for name in weights:
+        for scale, projection in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
+            if name.endswith(scale):
+                gamma, before = scaled.pop(name), name.replace(scale, projection)
+                scaled[f"{before}.weight"] = gamma[:, None] * weights[f"{before}.weight"]
+                if f"{before}.bias" in weights:
+                    scaled[f"{before}.bias"] = gamma * weights[f"{before}.bias"]
+    return scaled
+
+
+def _features(model: Any) -> Iterator[str]:
+    """What a timm ``VisionTransformer`` has that our ViT has not."""
+    if hasattr(model, "dist_token"):
+        yield "a distillation token"
+    if model.cls_token is None:
+        yield "a model without class token"
+    if model.reg_token is not None:
+        yield "register tokens"
+    if model.global_pool != "token":
+        yield POOLING.get(model.global_pool, f"{model.global_pool} pooling")
+    if model.pos_embed is None:
+        yield "a model without learned positions"
+    if not isinstance(model.norm_pre, nn.Identity):
+        yield "a norm before the first layer (pre_norm)"
+    if not isinstance(model.fc_norm, nn.Identity):
+        yield "a norm after pooling (fc_norm)"
+    elif not isinstance(model.norm, nn.LayerNorm):
+        yield "a model without final layer norm"
+    if not isinstance(model.head, nn.Linear):
+        yield "a model without classifier (num_classes=0)"
+    yield from _patch_features(model.patch_embed)
+    for block in model.blocks:
+        yield from _layer_features(block)
+    yield from strange_norms(model)
+
+
+def _patch_features(patches: Any) -> Iterator[str]:
+    projection = getattr(patches, "proj", None)
+    if not isinstance(projection, nn.Conv2d) or not projection.kernel_size == projection.stride == patches.patch_size:
+        yield f"a patch embedding that is no plain convolution ({type(patches).__name__})"
+        return
+    if not isinstance(patches.norm, nn.Identity):
+        yield "a norm of the patches"
+    if len(set(patches.patch_size)) > 1 or len(set(patches.img_size)) > 1:
+        yield "images or patches that are not square"
+
+
+def _layer_features(block: Any) -> Iterator[str]:
+    from timm.models.vision_transformer import Attention, Block, Mlp
+
+    if not isinstance(block, Block):
+        yield f"layers of the kind {type(block).__name__}"
+        return
+    if not (isinstance(block.norm1, nn.LayerNorm) and isinstance(block.norm2, nn.LayerNorm)):
+        yield f"{type(block.norm1).__name__} in place of layer norms"
+    if not isinstance(block.attn, Attention):
+        yield f"attention of the kind {type(block.attn).__name__}"
+    elif not isinstance(block.attn.q_norm, nn.Identity):
+        yield "norms of queries and keys (qk_norm)"
+    if not isinstance(block.mlp, Mlp):
+        yield f"MLPs of the kind {type(block.mlp).__name__}"
+    elif not is_gelu(block.mlp.act):
+        yield f"{type(block.mlp.act).__name__} activations"
