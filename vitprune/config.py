@@ -239,7 +239,7 @@ class ComputeParams(Section):
     device: str
     processes: Annotated[int, Field(gt=0, le=1024)]
     threads: Annotated[int, Field(gt=0, le=1024)] | None
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     seed: Seed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 
 from vitprune.errors import ConfigError
 
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _THREADS = torch.get_num_threads()
 
 
@@ -54,6 +57,18 @@ def _cuda_device(name: str, index: str | None) -> torch.device:
 def set_threads(threads: int | None) -> None:
     """Use this many CPU threads from here on, in the whole process; None means as many as PyTorch started with."""
     torch.set_num_threads(threads or _THREADS)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it frees, where the C library is glibc; elsewhere nothing happens.
+
+    By default large blocks go back to the system, which clears every page of them before it gives them out again. In
+    training on a CPU, where each step asks for the same blocks, that takes a tenth of the time.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:

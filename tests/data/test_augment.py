@@ -47,7 +47,7 @@ def test_switched_off_it_returns_the_very_same_tensors() -> None:
     assert targets is LABELS
 
 
-@pytest.mark.parametrize("part", [key for key in ON if key not in ("mixup_alpha", "cutmix_alpha")])
+@pytest.mark.parametrize("part", [key for key in ON if key not in ("policy_magnitude", "mixup_alpha", "cutmix_alpha")])
 def test_each_part_changes_images_and_leaves_its_input_alone(part: str) -> None:
     images = some_images()
     before = images.clone()
@@ -89,7 +89,7 @@ def test_a_quarter_turn_equals_rot90() -> None:
 
 def test_rotations_keep_angles_and_lengths_in_pixels_even_if_the_image_is_not_square() -> None:
     images = some_images(height=10, width=30)
-    matrices = draw_affine(images, params(rotation_degrees=40.0), torch.Generator().manual_seed(0))[:, :, :2]
+    matrices = draw_affine(images.shape, params(rotation_degrees=40.0), torch.Generator().manual_seed(0))[:, :, :2]
     to_pixels = torch.diag(torch.tensor([15.0, 5.0]))
     in_pixels = to_pixels @ matrices @ torch.linalg.inv(to_pixels)
     torch.testing.assert_close(in_pixels @ in_pixels.mT, torch.eye(2).expand(16, 2, 2), rtol=0, atol=1e-5)
@@ -100,7 +100,7 @@ def test_rotations_keep_angles_and_lengths_in_pixels_even_if_the_image_is_not_sq
 
 def test_crops_stay_inside_the_image_and_cover_their_share() -> None:
     images = some_images(b=500, c=1)
-    matrices = draw_affine(images, params(crop_scale_min=0.3), torch.Generator().manual_seed(0))
+    matrices = draw_affine(images.shape, params(crop_scale_min=0.3), torch.Generator().manual_seed(0))
     size = torch.stack([matrices[:, 0, 0], matrices[:, 1, 1]], 1)
     centre = matrices[:, :, 2]
     assert (centre.abs() + size).max() <= 1 + 1e-6

@@ -69,7 +69,7 @@ def finetune(
         save_model(out / name, saved)
         write_history(histories[name], results[name].history)
     write_json(metrics, scores)
-    write_json(timing, {name: fitting.timing_of(result, device) for name, result in results.items()})
+    write_json(timing, {name: fitting.timing_of(result, options, device) for name, result in results.items()})
     # All is saved: nothing is left to go on with.
     for left in states.values():
         left.unlink(missing_ok=True)

@@ -10,13 +10,14 @@ import torch
 from vitprune.commands.terminal import training_progress
 from vitprune.config import FinetuneParams, Params, TrainParams
 from vitprune.data.packed import PackedData, Split
-from vitprune.device import describe_machine
+from vitprune.device import describe_machine, keep_freed_memory
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.model.score import score
 from vitprune.training import TrainingResult
 from vitprune.training import train as train_model
 from vitprune.training.distillation import Distiller, check_teacher
+from vitprune.training.precision import choose_precision
 
 
 def fit(
@@ -35,6 +36,8 @@ def fit(
     An interrupted training leaves ``state``, from which the next one goes on. A ``teacher`` on ``device`` is asked if
     ``length.distillation`` says so.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     distiller = None
     if teacher is not None and length.distillation.is_on:
         check_teacher(teacher, saved, length.distillation)
@@ -50,7 +53,7 @@ def fit(
             warmup_epochs=length.warmup_epochs,
             recipe=params.train,
             device=device,
-            precision=params.compute.precision,
+            precision=choose_precision(params.compute.precision, device),
             seed=params.compute.seed,
             distiller=distiller,
             on_epoch=on_epoch,
@@ -75,12 +78,13 @@ def metrics_of(saved: SavedModel, result: TrainingResult, packed: PackedData, de
     }
 
 
-def timing_of(result: TrainingResult, device: torch.device) -> dict[str, Any]:
+def timing_of(result: TrainingResult, params: Params, device: torch.device) -> dict[str, Any]:
     """Seconds that the training steps took, and on what."""
     seconds = sum(record.seconds for record in result.history)
     images = sum(record.seconds * record.images_per_second for record in result.history)
     return {
         "seconds": round(seconds, 2),
         "images_per_second": round(images / seconds, 1),
+        "precision": choose_precision(params.compute.precision, device),
         "machine": describe_machine(device),
     }

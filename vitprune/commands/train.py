@@ -64,6 +64,6 @@ def train(
     draw_augmented(augmented, seen, targets, packed.class_names)
     draw_gradient_flow(gradient_flow.with_suffix(".png"), result.gradient_flow)
     write_json(metrics, scores)
-    write_json(timing, fitting.timing_of(result, device))
+    write_json(timing, fitting.timing_of(result, options, device))
     # All is saved: nothing is left to go on with.
     state.unlink(missing_ok=True)

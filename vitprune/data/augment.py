@@ -34,19 +34,22 @@ def augment_images(images: Tensor, params: AugmentParams, *, seed: int) -> Tenso
     """Move, recolour, disturb and erase float images ``(b, c, height, width)`` with values between 0 and 1.
 
     Flip, crop and rotation are one resampling, so that pixels are interpolated once. Noise may leave the interval.
-    The seed decides the result on a given kind of device; CPU and CUDA draw different numbers.
+    The seed decides what happens to which image, and on a given kind of device every pixel; CPU and CUDA draw different
+    noise.
     """
-    # On the images' device, so that a GPU never waits for random numbers.
-    generator = torch.Generator(images.device).manual_seed(seed)
+    given = images
+    # A few numbers for each image come from the CPU; those for each pixel from where the images are.
+    choices = torch.Generator().manual_seed(seed)
+    pixels = torch.Generator(images.device).manual_seed(seed)
     if params.horizontal_flip or params.crop_scale_min < 1 or params.rotation_degrees:
-        images = resample(images, draw_affine(images, params, generator))
+        images = resample(images, draw_affine(images.shape, params, choices).to(images, non_blocking=True))
     if params.policy:
         images = _apply_policy(images, params, seed)
     if params.noise_std:
-        noise = torch.empty_like(images).normal_(generator=generator)
-        images = images + params.noise_std * noise
+        images = torch.empty_like(images).normal_(std=params.noise_std, generator=pixels).add_(images)
     if params.erasing:
-        images = _erase(images, params.erasing, generator)
+        images = images.clone() if images is given else images
+        _erase_(images, params.erasing, choices, pixels)
     return images
 
 
@@ -68,14 +71,14 @@ def mix(images: Tensor, labels: Tensor, params: AugmentParams, *, num_classes: i
         return chosen(images, labels)
 
 
-def draw_affine(images: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:
-    """Random matrices ``(b, 2, 3)`` from a place in the new image to the place in the old one that it shows.
+def draw_affine(shape: torch.Size, params: AugmentParams, generator: torch.Generator) -> Tensor:
+    """Random matrices ``(b, 2, 3)`` for images of ``shape``: from a place in the new image to that in the old one.
 
     Both are in the coordinates of ``affine_grid``: −1 and 1 are the image's outer edges. Seen as steps on the picture:
     crop and resize it, rotate it about its centre, flip it.
     """
-    b, _, height, width = images.shape
-    new = images.new_zeros
+    b, _, height, width = shape
+    new = torch.zeros
     matrices = new(b, 2, 3)
     matrices[:, 0, 0] = matrices[:, 1, 1] = 1
     if params.horizontal_flip:
@@ -99,7 +102,15 @@ def draw_affine(images: Tensor, params: AugmentParams, generator: torch.Generato
 
 def resample(images: Tensor, matrices: Tensor) -> Tensor:
     """Images ``(b, c, height, width)`` seen through ``matrices`` ``(b, 2, 3)``: bilinear, mirrored at the edges."""
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    height, width = images.shape[2:]
+    x, y = (
+        torch.arange(1 - size, size, 2, dtype=images.dtype, device=images.device)[:, None] / size
+        for size in (width, height)
+    )
+    across, down = matrices[:, None, :, 0] * x, matrices[:, None, :, 1] * y + matrices[:, None, :, 2]
+    # The grid of affine_grid, whose product of matrices takes as long as the resampling. Complex, to add pairs at once.
+    across, down = torch.view_as_complex(across.contiguous()), torch.view_as_complex(down.contiguous())
+    grid = torch.view_as_real(down[:, :, None] + across[:, None])
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
@@ -124,23 +135,27 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Replace one rectangle of each chosen image by uniform noise (random erasing, Zhong et al. 2020)."""
+def _erase_(images: Tensor, probability: float, choices: torch.Generator, pixels: torch.Generator) -> None:
+    """Put uniform noise into one rectangle of each chosen image (random erasing, Zhong et al. 2020), in place."""
     b, _, height, width = images.shape
-    new = images.new_zeros
-    chosen = _uniform(new(b), (0, 1), generator) < probability
-    area = _uniform(new(b), ERASED_AREA, generator)
-    root = _uniform(new(b), (math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])), generator).div(2).exp()
+    (chosen,) = torch.nonzero(torch.rand(b, generator=choices) < probability, as_tuple=True)
+    new, count = torch.zeros, len(chosen)
+    area = _uniform(new(count), ERASED_AREA, choices)
+    root = _uniform(new(count), (math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])), choices).div(2).exp()
     rows = (area.sqrt() * root * height).round().clamp(1, height)
     columns = (area.sqrt() / root * width).round().clamp(1, width)
-    top = (_uniform(new(b), (0, 1), generator) * (height - rows + 1)).floor()
-    left = (_uniform(new(b), (0, 1), generator) * (width - columns + 1)).floor()
-    y = torch.arange(height, device=images.device)
-    x = torch.arange(width, device=images.device)
+    top = (torch.rand(count, generator=choices) * (height - rows + 1)).floor()
+    left = (torch.rand(count, generator=choices) * (width - columns + 1)).floor()
+    y, x = torch.arange(height), torch.arange(width)
     in_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])
     in_columns = (x >= left[:, None]) & (x < (left + columns)[:, None])
-    erase_mask = (in_rows[:, :, None] & in_columns[:, None, :] & chosen[:, None, None])[:, None]
-    return torch.where(erase_mask, _uniform(torch.empty_like(images), (0, 1), generator), images)
+    erase_mask, chosen = (
+        part.to(images.device, non_blocking=True)
+        for part in ((in_rows[:, None, :, None] & in_columns[:, None, None]), chosen)
+    )
+    before = images.index_select(0, chosen)
+    noise = _uniform(torch.empty_like(before), (0, 1), pixels)
+    images.index_copy_(0, chosen, torch.where(erase_mask, noise, before))
 
 
 def _uniform(out: Tensor, limits: tuple[float, float], generator: torch.Generator) -> Tensor:

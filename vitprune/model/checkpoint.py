@@ -33,7 +33,7 @@ class Preprocessing:
         """Normalised images from float ones between 0 and 1, both ``(b, c, height, width)``."""
         mean = images.new_tensor(self.mean)[:, None, None]
         std = images.new_tensor(self.std)[:, None, None]
-        return (images - mean) / std
+        return (images - mean).div_(std)
 
     def restore(self, images: torch.Tensor) -> torch.Tensor:
         """Float images between 0 and 1 from normalised ones, both ``(b, c, height, width)``."""

@@ -66,7 +66,7 @@ class PlacedSplit:
         """uint8 images ``(b, c, height, width)`` and labels ``(b,)`` on the device; ``indices`` ``(b,)`` on the CPU."""
         on_device = indices.to(self.device)
         if isinstance(self.images, Tensor):
-            return self.images[on_device], self.labels[on_device]
+            return self.images.index_select(0, on_device), self.labels[on_device]
         images = torch.from_numpy(np.asarray(self.images[indices.numpy()]))
         if self.device.type == "cuda":
             # From pinned memory the copy runs while the GPU still computes the step before.

@@ -37,7 +37,9 @@ class Inputs:
     def batch(self, indices: Tensor, epoch: int, k: int) -> tuple[Tensor, Tensor]:
         """Images ``(b, c, height, width)`` of batch k, and targets ``(b,)`` or ``(b, num_classes)``."""
         pixels, labels = self.images.batch(indices)
-        images = augment_images(pixels.float() / 255, self.augment, seed=seed_for(self.seed, Purpose.IMAGES, epoch, k))
+        images = augment_images(
+            pixels.float().div_(255), self.augment, seed=seed_for(self.seed, Purpose.IMAGES, epoch, k)
+        )
         return mix(
             self.preprocessing.normalise(images),
             labels,

@@ -11,6 +11,20 @@ from vitprune.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+
+
+def choose_precision(wanted: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """What ``auto`` means on this device: bf16 where it computes in it by itself, fp32 elsewhere; others stay."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        is_native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        # Others emulate it, which is slower than float32.
+        is_native = device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in _BF16_INSTRUCTIONS)
+    return "bf16" if is_native else "fp32"
+
 
 def check_precision(precision: Precision, device: torch.device) -> None:
     """Raise ConfigError if this device cannot train in this precision."""
