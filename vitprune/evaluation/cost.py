@@ -13,12 +13,13 @@ def multiply_adds(config: ViTConfig) -> int:
     """
     tokens, width = config.num_tokens, config.d_model
     total = config.num_patches * config.patch_values * width
-    for heads, neurons in zip(config.layer_heads, config.layer_neurons, strict=True):
+    for layer, (heads, neurons) in enumerate(zip(config.layer_heads, config.layer_neurons, strict=True)):
+        written = 1 if layer >= config.first_short_layer else tokens
         gathered = heads * config.d_head
-        total += tokens * width * 3 * gathered  # queries, keys, values
-        total += 2 * tokens * tokens * gathered  # attention scores, and the sums they weight
-        total += tokens * gathered * width  # output projection
-        total += 2 * tokens * width * neurons  # both layers of the MLP
+        total += (written + 2 * tokens) * width * gathered  # queries; keys and values
+        total += 2 * written * tokens * gathered  # attention scores, and the sums they weight
+        total += written * gathered * width  # output projection
+        total += 2 * written * width * neurons  # both layers of the MLP
     return total + width * config.num_classes
 
 

@@ -119,6 +119,16 @@ class ViTConfig:
         return self.d_model // self.num_heads
 
     @property
+    def first_short_layer(self) -> int:
+        """From this layer on only the class token is read: that of the last attention, whose keys need all tokens.
+
+        The number of layers if there is no class token.
+        """
+        if self.pooling != "class":
+            return self.num_layers
+        return max((layer for layer, heads in enumerate(self.layer_heads) if heads), default=0)
+
+    @property
     def layer_heads(self) -> tuple[int, ...]:
         """Number of heads in each layer."""
         return self.heads_per_layer or (self.num_heads,) * self.num_layers
@@ -141,7 +151,7 @@ class ToStream(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.bias.ndim == 1:
             return F.linear(x, self.weight, self.bias)
-        return F.linear(x, self.weight) + self.bias
+        return F.linear(x, self.weight) + self.bias[: x.shape[1]]
 
 
 class Attention(nn.Module):
@@ -154,14 +164,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * num_heads * config.d_head)
         self.out = ToStream(num_heads * config.d_head, config)
 
-    def heads(self, stream: Tensor) -> Tensor:
-        """What each head gathers, ``(b, h, t, k)``, before the output projection."""
-        qkv = self.qkv(self.norm(stream))
-        q, k, v = rearrange(qkv, "b t (qkv h k) -> qkv b h t k", qkv=3, h=self.num_heads)
+    def heads(self, stream: Tensor, tokens: int | None = None) -> Tensor:
+        """What each head gathers for the first ``tokens`` of all, ``(b, h, t, k)``, before the output projection."""
+        read = self.norm(stream)
+        if tokens is None:
+            q, k, v = rearrange(self.qkv(read), "b t (qkv h k) -> qkv b h t k", qkv=3, h=self.num_heads)
+        else:
+            width = self.qkv.out_features // 3
+            queries, others = self.qkv.weight.split([width, 2 * width])
+            query_bias, other_bias = self.qkv.bias.split([width, 2 * width])
+            q = rearrange(F.linear(read[:, :tokens], queries, query_bias), "b t (h k) -> b h t k", h=self.num_heads)
+            kv = F.linear(read, others, other_bias)
+            k, v = rearrange(kv, "b t (kv h k) -> kv b h t k", kv=2, h=self.num_heads)
         return F.scaled_dot_product_attention(q, k, v)
 
-    def forward(self, stream: Tensor) -> Tensor:
-        return self.out(rearrange(self.heads(stream), "b h t k -> b t (h k)"))
+    def forward(self, stream: Tensor, tokens: int | None = None) -> Tensor:
+        return self.out(rearrange(self.heads(stream, tokens), "b h t k -> b t (h k)"))
 
     def writes(self, stream: Tensor) -> Tensor:
         """What each head adds to the stream, ``(h, b, t, d)``, without the bias that belongs to no head."""
@@ -210,13 +228,23 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = drop_path
 
-    def forward(self, stream: Tensor, intermediates: dict[str, Tensor] | None = None, layer: int = 0) -> Tensor:
-        """Next state of the stream ``(b, t, d)``; what each node adds goes into ``intermediates``, if given."""
+    def forward(
+        self,
+        stream: Tensor,
+        intermediates: dict[str, Tensor] | None = None,
+        layer: int = 0,
+        tokens: int | None = None,
+    ) -> Tensor:
+        """Next state of the stream ``(b, t, d)``, if asked for only the first ``tokens`` of it.
+
+        What each node adds goes into ``intermediates``, if given.
+        """
         if self.attention is not None:
             if intermediates is not None:
                 for head, written in enumerate(self.attention.writes(stream)):
                     intermediates[f"a{layer}.h{head}"] = written
-            stream = stream + self._regularise(self.attention(stream))
+            stream = stream[:, :tokens] + self._regularise(self.attention(stream, tokens))
+        stream = stream[:, :tokens]
         if self.mlp is not None:
             if intermediates is not None:
                 intermediates[f"m{layer}"] = self.mlp.write(stream)
@@ -309,6 +337,7 @@ class ViT(nn.Module):
         intermediates = {"embed": embedding} if return_intermediates else None
         stream = self.dropout(embedding)
         for layer, block in enumerate(self.blocks):
-            stream = block(stream, intermediates, layer)
+            is_short = intermediates is None and layer >= self.config.first_short_layer
+            stream = block(stream, intermediates, layer, 1 if is_short else None)
         logits = self.classify(stream)
         return logits if intermediates is None else (logits, intermediates)
