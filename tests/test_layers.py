@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors"},
     {"config"},
-    {"storage", "device", "distributed"},
+    {"storage", "device", "distributed", "stopwatch"},
     {"data"},
     {"model"},
     {"circuit", "pretrained"},

@@ -209,6 +209,32 @@ class AcdcParams(Section):
         return self
 
 
+class PruneParams(Section):
+    """How small the compact model becomes: by the circuit alone, or by latency and KL."""
+
+    target_speedup: Annotated[float, Field(gt=1)] | None
+    target_kl: Annotated[float, Field(gt=0)] | None
+    group_size: Positive
+    batch_size: Positive
+    device: str | None
+    warmup: Annotated[int, Field(ge=1)]
+    rounds: Annotated[int, Field(ge=5)]
+
+    @model_validator(mode="after")
+    def _one_target(self) -> PruneParams:
+        if self.target_speedup is not None and self.target_kl is not None:
+            raise ValueError(
+                f"prune.target_speedup ({self.target_speedup}) and prune.target_kl ({self.target_kl}) exclude each "
+                "other: set one of them to null"
+            )
+        return self
+
+    @property
+    def has_target(self) -> bool:
+        """Whether latency decides, and not the circuit alone."""
+        return self.target_speedup is not None or self.target_kl is not None
+
+
 class FinetuneParams(Section):
     """Recovery after pruning, the baseline as teacher; the control is trained in exactly the same way."""
 
@@ -251,6 +277,7 @@ class Params(Section):
     model: ModelParams
     train: TrainParams
     acdc: AcdcParams
+    prune: PruneParams
     finetune: FinetuneParams
     evaluate: EvaluateParams
     compute: ComputeParams

@@ -7,13 +7,17 @@ anything. All ranks make the same calls in the same order: each call waits for t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vitprune.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,15 @@ def gathered(rows: Tensor, count: int) -> Tensor:
     dist.all_gather(parts, padded)
     shares = (World(rank, _world.size).share_of(count) for rank in range(_world.size))
     return torch.cat([part[: share.stop - share.start] for part, share in zip(parts, shares, strict=True)])
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """What ``work`` returns on the main rank, which alone does it, for every rank."""
+    if _world.size == 1:
+        return work()
+    result = [work() if _world.is_main else None]
+    dist.broadcast_object_list(result)
+    return cast(T, result[0])
 
 
 def wait_for_all() -> None:

@@ -25,6 +25,9 @@ def acdc(
     journal: Annotated[
         Path, typer.Option(help="File where the search is written down, so that it can go on after an interruption.")
     ] = Path(".vitprune/acdc.jsonl"),
+    latency: Annotated[
+        Path, typer.Option(help="JSON file in which measured costs are kept, for as long as they are of this machine.")
+    ] = Path(".vitprune/latency.json"),
 ) -> None:
     """Find the edges that matter, and cut what does not matter out of the weights."""
     import time
@@ -37,11 +40,12 @@ def acdc(
     from vitprune.circuit.metrics import kl_divergence
     from vitprune.circuit.neurons import sort_neurons
     from vitprune.commands.context import load_for, open_params
+    from vitprune.commands.pruning import prune_to_target
     from vitprune.commands.searching import compare_rankings, search_images
     from vitprune.commands.terminal import search_progress
     from vitprune.data import load_packed
     from vitprune.device import describe_machine
-    from vitprune.distributed import world
+    from vitprune.distributed import from_main, world
     from vitprune.model import save_model
     from vitprune.model.predict import predict
     from vitprune.model.score import score
@@ -64,7 +68,13 @@ def acdc(
         found = discover(search, model, images, labels, ablation, on_progress=on_progress, journal=journal)
     seconds = time.perf_counter() - start
     # Only what is the same for every image can be folded into the weights.
-    small = compact(model, found if ablation.foldable else replace(found, ablation=Ablation.mean(model, reference)))
+    folded = ablation if ablation.foldable else Ablation.mean(model, reference)
+    if options.prune.has_target:
+        small, to_target = from_main(
+            lambda: prune_to_target(options.prune, model, images, folded, device, latency=latency)
+        )
+    else:
+        small, to_target = compact(model, replace(found, ablation=folded)), {}
 
     full, masked, dense = (
         predict(answering, packed.val.images, saved.preprocessing, device=device)
@@ -92,7 +102,8 @@ def acdc(
                 "pruned": score(dense, packed.val.labels).as_metrics() | {"kl": kl_divergence(full, dense)},
             },
             "faithfulness": summary,
-        },
+        }
+        | ({"to_target": to_target} if to_target else {}),
     )
     tested = sum(decision.action in ("removed", "kept") for decision in found.trace)
     write_json(timing, {"seconds": round(seconds, 2), "tests": tested, "machine": describe_machine(device)})

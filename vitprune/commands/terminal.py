@@ -19,6 +19,7 @@ from vitprune.errors import VitpruneError
 if TYPE_CHECKING:
     from vitprune.circuit.search import SearchProgress
     from vitprune.evaluation.table import Table
+    from vitprune.pruning.speed import SpeedProgress
     from vitprune.training.history import EpochRecord
 
 stderr = Console(stderr=True)
@@ -72,6 +73,20 @@ def report_errors() -> Iterator[None]:
         sys.exit(130)
 
 
+def _due() -> Callable[[], bool]:
+    """A function that is true when it is time for another line."""
+    last_line = time.monotonic()
+
+    def is_due() -> bool:
+        nonlocal last_line
+        if time.monotonic() - last_line < SECONDS_BETWEEN_LINES:
+            return False
+        last_line = time.monotonic()
+        return True
+
+    return is_due
+
+
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback ``(done, total)`` that draws a bar on a terminal and writes a line now and then elsewhere."""
@@ -82,12 +97,10 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
 
-    last_line = time.monotonic()
+    is_due = _due()
 
     def line(done: int, total: int) -> None:
-        nonlocal last_line
-        if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
-            last_line = time.monotonic()
+        if is_due():
             logging.getLogger(__name__).info("%s: %d of %d", description, done, total)
 
     yield line
@@ -109,13 +122,34 @@ def search_progress(description: str) -> Iterator[Callable[[SearchProgress], Non
             yield lambda now: bar.update(task, completed=now.decided, total=now.total, state=_state(now))
         return
 
-    last_line = time.monotonic()
+    is_due = _due()
 
     def line(now: SearchProgress) -> None:
-        nonlocal last_line
-        if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
-            last_line = time.monotonic()
+        if is_due():
             logger.info("%s: %d of %d decided, %s", description, now.decided, now.total, _state(now))
+
+    yield line
+
+
+@contextmanager
+def speed_progress(description: str) -> Iterator[Callable[[SpeedProgress], None]]:
+    """Yield a callback that shows how fast a model should be by now, and what that costs."""
+
+    def state(now: SpeedProgress) -> str:
+        return f"{now.removed} removed, {now.whole_milliseconds / now.milliseconds:.2f} times as fast, KL {now.kl:.5f}"
+
+    if stderr.is_terminal and _speaks():
+        columns = (TextColumn("{task.description}"), TextColumn("{task.fields[state]}"))
+        with Progress(*columns, console=stderr, transient=True) as bar:
+            task = bar.add_task(description, total=None, state="")
+            yield lambda now: bar.update(task, state=state(now))
+        return
+
+    is_due = _due()
+
+    def line(now: SpeedProgress) -> None:
+        if is_due():
+            logging.getLogger(__name__).info("%s: %s", description, state(now))
 
     yield line
 

@@ -1,13 +1,12 @@
 """Inference time of models side by side.
 
 Inputs lie on the device before the clock starts, so that the model is timed and not its loader. After a warm-up the
-models take turns, A B C A B C …, one forward pass each; the device is synchronised around each pass. A speed-up is the
-median over the rounds of baseline time / model time *within* the round: what disturbs a round disturbs both.
+models take turns, one forward pass each. A speed-up is the median over the rounds of baseline time / model time
+*within* the round: what disturbs a round disturbs both.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,11 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vitprune.errors import MeasurementError
 from vitprune.model.predict import evaluation_mode
-
-MIN_ROUNDS = 5
-MIN_WARMUP = 1
+from vitprune.stopwatch import seconds_of, time_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +50,11 @@ def time_models(models: Mapping[str, nn.Module], images: Tensor, *, warmup: int,
 
     Raises MeasurementError if there are too few rounds or no warm-up.
     """
-    if rounds < MIN_ROUNDS or warmup < MIN_WARMUP:
-        raise MeasurementError(
-            f"{rounds} rounds after {warmup} warm-up passes would not give a figure to trust; "
-            f"take at least {MIN_ROUNDS} rounds and {MIN_WARMUP} warm-up pass"
-        )
-    seconds = np.empty((rounds, len(models)))
     with torch.inference_mode(), ExitStack() as modes:
         for model in models.values():
             modes.enter_context(evaluation_mode(model))
-            for _ in range(warmup):
-                model(images)
-        for round_seconds in seconds:
-            for place, model in enumerate(models.values()):
-                round_seconds[place] = _seconds_of(partial(model, images), images.device)
+        work = [partial(model, images) for model in models.values()]
+        seconds = time_in_turn(work, images.device, warmup=warmup, rounds=rounds)
     return {name: _latency(seconds, place) for place, name in enumerate(models)}
 
 
@@ -76,22 +63,7 @@ def time_loading(load: Callable[[], Tensor], *, warmup: int, rounds: int) -> flo
     device = load().device
     for _ in range(warmup):
         load()
-    return 1000 * float(np.median([_seconds_of(load, device) for _ in range(rounds)]))
-
-
-def _seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    _synchronise(device)
-    start = time.perf_counter()
-    work()
-    _synchronise(device)
-    return time.perf_counter() - start
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    return 1000 * float(np.median([seconds_of(load, device) for _ in range(rounds)]))
 
 
 def _latency(seconds: NDArray[np.float64], place: int) -> Latency:

@@ -16,8 +16,8 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
+from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import Circuit
-from vitprune.circuit.graph import Graph
 from vitprune.model.vit import Attention, Mlp, ViT
 
 
@@ -55,19 +55,27 @@ def dense_circuit(circuit: Circuit) -> Circuit:
     return replace(circuit, keep_mask=graph.all_edges & sends[None, :] & reads[:, None])
 
 
-@torch.no_grad()
 def compact(model: ViT, circuit: Circuit) -> ViT:
     """The dense model that is left of ``model`` when the circuit's dead nodes are cut out.
 
     Raises CircuitError if the circuit belongs to another model.
     """
     circuit.graph.check(model)
-    survivors = survivors_of(circuit)
+    return cut(model, survivors_of(circuit), circuit.ablation)
+
+
+@torch.no_grad()
+def cut(model: ViT, survivors: Survivors, ablation: Ablation) -> ViT:
+    """The dense model of the survivors; what the others gave on average by ``ablation`` goes into biases.
+
+    Raises CircuitError if the ablation is of another model.
+    """
+    ablation.check(model)
     config = replace(
         model.config,
         heads_per_layer=tuple(len(kept) for kept in survivors.heads),
         neurons_per_layer=tuple(len(kept) for kept in survivors.neurons),
-        token_biases=model.config.token_biases or circuit.ablation.kind != "zero",
+        token_biases=model.config.token_biases or ablation.kind != "zero",
     )
     small = ViT(config).to(model.positions)
     for name in ("patches", "norm", "classifier"):
@@ -77,7 +85,7 @@ def compact(model: ViT, circuit: Circuit) -> ViT:
 
     # What is added to the stream no matter what the image is goes into the bias of the last part that stays and stands
     # before it, or into the positions: nothing that stays reads the stream in between.
-    constants = _removed_writes(model, circuit.graph, circuit, survivors)
+    constants = _removed_writes(model, ablation, survivors)
     pending = model.positions.detach().clone()
     place = small.positions
     for layer, (old, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
@@ -88,9 +96,9 @@ def compact(model: ViT, circuit: Circuit) -> ViT:
             if old_part is None:
                 continue
             if isinstance(old_part, Attention) and isinstance(new_part, Attention):
-                _copy_heads(old_part, new_part, survivors.heads[layer])
+                copy_heads(old_part, new_part, survivors.heads[layer])
             elif isinstance(old_part, Mlp) and isinstance(new_part, Mlp):
-                _copy_neurons(old_part, new_part, survivors.neurons[layer])
+                copy_neurons(old_part, new_part, survivors.neurons[layer])
             if new_part is not None:
                 place.copy_(pending)
                 place, pending = new_part.out.bias, torch.zeros_like(new_part.out.bias)
@@ -99,18 +107,17 @@ def compact(model: ViT, circuit: Circuit) -> ViT:
     return small.eval()
 
 
-def _removed_writes(model: ViT, graph: Graph, circuit: Circuit, survivors: Survivors) -> list[tuple[Tensor, Tensor]]:
+def _removed_writes(model: ViT, ablation: Ablation, survivors: Survivors) -> list[tuple[Tensor, Tensor]]:
     """For each layer what its dead heads and its dead neurons gave on average, each ``(t, d)``."""
-    ablation = circuit.ablation
     constants = []
     for layer, block in enumerate(model.blocks):
         from_heads = from_neurons = torch.zeros_like(model.positions)
         if block.attention is not None:
-            dead = _others(survivors.heads[layer], graph.layer_heads[layer])
-            weight = rearrange(block.attention.out.weight, "d (h k) -> h k d", h=graph.layer_heads[layer])
+            dead = _others(survivors.heads[layer], block.attention.num_heads)
+            weight = rearrange(block.attention.out.weight, "d (h k) -> h k d", h=block.attention.num_heads)
             from_heads = einsum(ablation.heads[layer][dead], weight[dead], "h t k, h k d -> t d")
         if block.mlp is not None:
-            dead = _others(survivors.neurons[layer], graph.layer_neurons[layer])
+            dead = _others(survivors.neurons[layer], block.mlp.hidden.out_features)
             from_neurons = ablation.neurons[layer][:, dead] @ block.mlp.out.weight[:, dead].T
         constants.append((from_heads, from_neurons))
     return constants
@@ -123,7 +130,9 @@ def _others(kept: Tensor, count: int) -> Tensor:
     return is_dead.nonzero().flatten()
 
 
-def _copy_heads(old: Attention, new: Attention, kept: Tensor) -> None:
+@torch.no_grad()
+def copy_heads(old: Attention, new: Attention, kept: Tensor) -> None:
+    """Give ``new`` the heads ``kept (h,)`` of ``old``, but not the bias, which is no head's."""
     new.norm.load_state_dict(old.norm.state_dict())
     for name in ("weight", "bias"):
         by_head = rearrange(getattr(old.qkv, name), "(qkv h k) ... -> qkv h k ...", qkv=3, h=old.num_heads)
@@ -132,7 +141,9 @@ def _copy_heads(old: Attention, new: Attention, kept: Tensor) -> None:
     new.out.weight.copy_(rearrange(by_head[:, kept], "d h k -> d (h k)"))
 
 
-def _copy_neurons(old: Mlp, new: Mlp, kept: Tensor) -> None:
+@torch.no_grad()
+def copy_neurons(old: Mlp, new: Mlp, kept: Tensor) -> None:
+    """Give ``new`` the neurons ``kept (n,)`` of ``old``, but not the bias of what is written."""
     new.norm.load_state_dict(old.norm.state_dict())
     new.hidden.weight.copy_(old.hidden.weight[kept])
     new.hidden.bias.copy_(old.hidden.bias[kept])

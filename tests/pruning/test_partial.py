@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.circuit.oracle import random_images, random_model
+from vitprune.circuit import Ablation
+from vitprune.circuit.metrics import kl_divergence
+from vitprune.pruning import cut
+from vitprune.pruning.partial import PartialModel
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    shape=st.sampled_from(
+        [
+            {"num_layers": 3},
+            {"num_layers": 2, "pooling": "mean", "patch_embedding": "shifted"},
+            {"num_layers": 3, "heads_per_layer": (2, 0, 1), "neurons_per_layer": (5, 12, 0), "token_biases": True},
+        ]
+    ),
+    kind=st.sampled_from(["zero", "mean"]),
+    group_size=st.sampled_from([1, 4, 5, 12]),
+    data=st.data(),
+)
+def test_its_kl_is_that_of_the_compact_model_whatever_is_taken_out(seed, shape, kind, group_size, data):
+    model = random_model(seed, **shape)
+    images = random_images(model, seed=seed)
+    ablation = Ablation.zero(model) if kind == "zero" else Ablation.mean(model, images)
+    partial = PartialModel(model, images, ablation)
+    full = model(images).detach()
+    for _ in range(4):
+        units = partial.units(group_size)
+        if not units:
+            break
+        unit = data.draw(st.sampled_from(units))
+        promised, shape_without = partial.kl_without(unit), partial.config_without(unit)
+        partial.remove(unit)
+        small = cut(model, partial.survivors, ablation)
+        assert partial.kl == pytest.approx(kl_divergence(full, small(images).detach()), abs=1e-9)
+        assert promised == pytest.approx(partial.kl, abs=1e-9)
+        assert small.config.layer_heads == shape_without.layer_heads == partial.config.layer_heads
+        assert small.config.layer_neurons == shape_without.layer_neurons == partial.config.layer_neurons
+
+
+def test_units_are_heads_groups_of_neurons_and_whole_sublayers():
+    model = random_model(num_layers=2, num_heads=2, d_mlp=10)
+    partial = PartialModel(model, random_images(model), Ablation.zero(model))
+    names = [unit.name for unit in partial.units(4)]
+    assert names[:6] == ["a0.h0", "a0.h1", "a0", "m0.g0", "m0.g1", "m0.g2"]
+    by_name = {unit.name: unit.members for unit in partial.units(4)}
+    assert by_name["m1.g2"] == (8, 9)
+    assert by_name["m1"] == tuple(range(10))
+    assert by_name["a1.h1"] == (1,)
+
+
+def test_an_ablation_of_another_model_is_refused():
+    model = random_model(num_layers=2)
+    with pytest.raises(Exception, match="the ablation was made for another model"):
+        PartialModel(model, random_images(model), Ablation.zero(random_model(num_layers=3)))
