@@ -9,6 +9,7 @@ from vitprune.commands.clean import clean
 from vitprune.commands.download import download
 from vitprune.commands.evaluate import evaluate
 from vitprune.commands.finetune import finetune
+from vitprune.commands.pareto import pareto
 from vitprune.commands.table import table
 from vitprune.commands.terminal import report_errors, set_up_logging
 from vitprune.commands.train import train
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (download, clean, train, acdc, finetune, evaluate, table):
+for command in (download, clean, train, acdc, finetune, evaluate, table, pareto):
     app.command()(command)
 
 
