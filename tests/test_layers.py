@@ -12,7 +12,7 @@ LAYERS = [
     {"data"},
     {"model"},
     {"circuit", "pretrained"},
-    {"training", "pruning"},
+    {"training", "pruning", "export"},
     {"evaluation"},
     {"report"},
     {"commands"},

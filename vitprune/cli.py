@@ -5,11 +5,15 @@ from __future__ import annotations
 import typer
 
 from vitprune.commands.acdc import acdc
+from vitprune.commands.benchmark import benchmark
 from vitprune.commands.clean import clean
 from vitprune.commands.download import download
 from vitprune.commands.evaluate import evaluate
+from vitprune.commands.export import export
 from vitprune.commands.finetune import finetune
 from vitprune.commands.pareto import pareto
+from vitprune.commands.predict import predict
+from vitprune.commands.show import show
 from vitprune.commands.table import table
 from vitprune.commands.terminal import report_errors, set_up_logging
 from vitprune.commands.train import train
@@ -21,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (download, clean, train, acdc, finetune, evaluate, table, pareto):
+for command in (download, clean, train, acdc, finetune, evaluate, table, pareto, show, predict, benchmark, export):
     app.command()(command)
 
 

@@ -11,6 +11,7 @@ and what to do next; the commands print it as one line and exit with status 1.
     ├── CheckpointError  a saved model or circuit is missing, broken, or belongs to something else
     ├── PretrainedError  a pretrained model cannot be had, or is none that a ViT of ours can be
     ├── CircuitError     a graph, circuit or search was asked for something it cannot do
+    ├── ExportError      a model cannot be written for another runtime, or such a file cannot be run
     ├── PruningError     no model as small or as fast as that can be made
     ├── TrainingError    training cannot go on (a loss that is not finite, no images)
     └── MeasurementError a figure was asked for that could not be trusted
@@ -51,6 +52,10 @@ class CircuitError(VitpruneError):
 
 class PruningError(VitpruneError):
     """No model as small or as fast as that can be made."""
+
+
+class ExportError(VitpruneError):
+    """A model cannot be written for another runtime, or such a file cannot be run."""
 
 
 class TrainingError(VitpruneError):

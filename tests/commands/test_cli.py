@@ -1,7 +1,14 @@
 import subprocess
 import sys
 
-SLOW_IMPORTS = ("torch", "torchvision", "dvc", "kaggle", "sklearn", "pandas", "matplotlib", "timm")
+COMMANDS = (
+    *("download", "clean", "train", "acdc", "finetune", "evaluate"),
+    *("table", "pareto", "show", "predict", "benchmark", "export"),
+)
+SLOW_IMPORTS = (
+    *("torch", "torchvision", "dvc", "kaggle", "sklearn", "pandas", "matplotlib"),
+    *("timm", "onnx", "onnxruntime"),
+)
 
 
 def run(*arguments):
@@ -11,7 +18,7 @@ def run(*arguments):
 def test_help_names_every_command():
     done = run("--help")
     assert done.returncode == 0
-    for command in ("download", "clean", "train", "acdc", "finetune", "evaluate", "table"):
+    for command in COMMANDS:
         assert command in done.stdout
 
 
@@ -22,7 +29,7 @@ def test_help_does_not_wait_for_heavy_imports():
 
 
 def test_every_command_explains_its_options():
-    for command in ("download", "clean", "train", "acdc", "finetune", "evaluate", "table"):
+    for command in COMMANDS:
         assert "Usage: python -m vitprune" in run(command, "--help").stdout
 
 

@@ -30,6 +30,6 @@ def table(
         raise CheckpointError(
             f"{metrics}, {timing}: not the figures of an evaluation ({error!r}); run the evaluate stage again"
         ) from error
-    show_table(results)
+    show_table(results, is_wide=True)
     if fill is not None:
         fill_marks(fill, "results", to_markdown(results))

@@ -194,13 +194,13 @@ def _epoch(record: EpochRecord) -> str:
     )
 
 
-def show_table(table: Table) -> None:
-    """Print a table with its caption on stdout."""
-    # A column for each model: five columns fit a terminal, fourteen would not.
-    columns = list(zip(table.headers, *table.rows, strict=True))
-    drawn = RichTable(*columns[0], caption=table.caption, caption_justify="left")
+def show_table(table: Table, *, is_wide: bool = False) -> None:
+    """Print a table with its caption on stdout; one that is wide with a column for each of its rows."""
+    # Five columns fit a terminal, fourteen would not.
+    rows = list(zip(table.headers, *table.rows, strict=True)) if is_wide else [table.headers, *table.rows]
+    drawn = RichTable(*rows[0], caption=table.caption or None, caption_justify="left")
     for column in drawn.columns[1:]:
         column.justify = "right"
-    for row in columns[1:]:
+    for row in rows[1:]:
         drawn.add_row(*row)
     console.print(drawn)

@@ -65,11 +65,12 @@ def save_model(folder: Path, saved: SavedModel) -> None:
         write_json(partial / CONFIG, content)
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> SavedModel:
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> SavedModel:
     """Read a model folder, in evaluation mode, onto ``device``.
 
     Raises CheckpointError if a file is missing or broken, or if weights and config do not belong together.
     """
+    folder = Path(folder)
     content = read_json(folder / CONFIG)
     try:
         if content["format"] != FORMAT:

@@ -311,7 +311,7 @@ class ViT(nn.Module):
         """First state of the stream, ``(b, t, d)``: patches, class token and positions."""
         tokens = self.patches(images)
         if self.class_token is not None:
-            tokens = torch.cat([repeat(self.class_token, "d -> b 1 d", b=len(images)), tokens], dim=1)
+            tokens = torch.cat([repeat(self.class_token, "d -> b 1 d", b=images.shape[0]), tokens], dim=1)
         return tokens + self.positions
 
     def classify(self, stream: Tensor) -> Tensor:

@@ -1,0 +1,112 @@
+"""The commands that use a finished model: show, predict, benchmark, export."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.circuit.oracle import random_model
+from vitprune.data.decode import decode, to_square
+from vitprune.model import Preprocessing, SavedModel, load_model, save_model
+
+CLASSES = ("ankle boot", "bag", "coat")
+
+
+def run(*arguments, folder):
+    command = [sys.executable, "-m", "vitprune", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def save(folder, **shape):
+    model = random_model(2, dtype=torch.float32, num_layers=2, scale=5.0, **shape)
+    saved = SavedModel(model=model, preprocessing=Preprocessing(mean=(0.4,), std=(0.3,)), class_names=CLASSES)
+    save_model(folder, saved)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("use")
+    save(folder / "whole")
+    save(folder / "pruned", heads_per_layer=(1, 0), neurons_per_layer=(0, 5), token_biases=True)
+    save(folder / "larger", image_size=8)
+    rng = np.random.default_rng(0)
+    (folder / "images" / "deep").mkdir(parents=True)
+    for number, size in enumerate([(4, 4), (9, 5), (6, 6)]):
+        image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        image.save(folder / "images" / "deep" / f"{number}.png")
+    (folder / "images" / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_show_says_what_is_left_of_each_layer(workplace):
+    done = run("show", "pruned", folder=workplace)
+    assert done.returncode == 0, done.stderr
+    for part in ("1 of 2", "0 of 12", "5 of 12", "1 of 4", "5 of 24", "3 classes", "multiply-adds"):
+        assert part in " ".join(done.stdout.split())
+    found = json.loads(run("show", "pruned", "--json", folder=workplace).stdout)
+    assert found["layers"] == [{"heads": 1, "neurons": 0}, {"heads": 0, "neurons": 5}]
+    assert found["multiply_adds"] < found["multiply_adds_before"]
+
+
+def test_predictions_are_those_of_the_model_on_the_images_as_clean_makes_them(workplace):
+    done = run("predict", "whole", "images", "--csv", "answers.csv", "--top", "2", folder=workplace)
+    assert done.returncode == 0, done.stderr
+    with (workplace / "answers.csv").open() as file:
+        answers = list(csv.DictReader(file))
+    assert [answer["rank"] for answer in answers] == ["1", "2"] * 3
+    saved = load_model(workplace / "whole")
+    for number in range(3):
+        path = workplace / "images" / "deep" / f"{number}.png"
+        pixels = torch.from_numpy(to_square(decode(path.read_bytes(), 1), 4, "crop"))[None]
+        probabilities = saved.model(saved.preprocessing(pixels)).softmax(1)[0].detach()
+        best = int(probabilities.argmax())
+        answer = answers[2 * number]
+        assert answer["path"] == f"images/deep/{number}.png"
+        assert answer["class_name"] == CLASSES[best]
+        assert float(answer["probability"]) == pytest.approx(float(probabilities[best]), abs=1e-5)
+
+
+def test_predictions_are_printed_with_their_probabilities(workplace):
+    done = run("predict", "whole", "images/deep/0.png", folder=workplace)
+    assert "images/deep/0.png" in done.stdout
+    assert done.stdout.count("%") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "whole", "images/notes.txt"], "images/notes.txt: not an image that can be decoded; leave it out"),
+        (["predict", "whole", "none"], "none: no such file or folder"),
+        (["predict", "whole", "whole"], "no image files in whole"),
+        (["show", "none"], "none/config.json"),
+        (["export", "none", "--out", "x.onnx"], "none/config.json"),
+        (["benchmark", "whole", "larger", "--rounds", "5"], "larger takes images of shape (1, 8, 8)"),
+        (["benchmark", "whole", "--rounds", "2"], "would not give a figure to trust"),
+        (["pareto", "none.csv"], "none.csv: not readable as CSV"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_1(workplace, arguments, message):
+    done = run(*arguments, folder=workplace)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_models_are_timed_in_every_way_against_the_first(workplace):
+    exported = run("export", "pruned", "--out", "pruned.onnx", folder=workplace)
+    assert exported.returncode == 0, exported.stderr
+    ways = ["--batch-size", "2", "--rounds", "5", "--warmup", "1", "--threads", "1", "--onnx", "--json", "times.json"]
+    done = run("benchmark", "whole", "pruned", "pruned.onnx", *ways, folder=workplace)
+    assert done.returncode == 0, done.stderr
+    times = json.loads((workplace / "times.json").read_text())
+    entries = ["whole", "whole, ONNX", "pruned", "pruned, ONNX", "pruned.onnx"]
+    assert [name for name in times if name not in ("machine", "rounds", "warmup")] == entries
+    assert times["whole"]["batch_2"]["speedup"] == 1.0
+    assert all(times[name]["batch_2"]["median_ms"] > 0 for name in entries)
+    assert times["machine"]["threads"] == 1

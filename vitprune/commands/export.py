@@ -1,0 +1,37 @@
+"""``vitprune export``: a model as a file that other runtimes execute."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """What can be written."""
+
+    ONNX = "onnx"
+    TORCH_EXPORT = "torch-export"
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    file_format: Annotated[
+        Format, typer.Option("--format", help="onnx, or torch-export: PyTorch's own.")
+    ] = Format.ONNX,
+) -> None:
+    """Write a model, its normalisation included, and check that the file gives the same answers.
+
+    It takes float images from 0 to 1, in batches of any size, and returns logits.
+    """
+    import logging
+
+    from vitprune.export import export_onnx, export_program
+    from vitprune.model import load_model
+    from vitprune.storage import check_targets
+
+    check_targets(files=[out])
+    saved = load_model(model)
+    difference = (export_onnx if file_format is Format.ONNX else export_program)(saved, out)
+    logging.getLogger(__name__).info("wrote %s; its logits are PyTorch's but for %.1g of the largest", out, difference)

@@ -1,0 +1,43 @@
+"""``vitprune predict``: what a model sees on image files."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Resize(StrEnum):
+    """How an image that is not square becomes one; as ``clean.resize``."""
+
+    CROP = "crop"
+    STRETCH = "stretch"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="So many classes for each image.")] = 3,
+    csv: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
+    resize: Annotated[Resize, typer.Option(help="The middle square of an image, or all of it.")] = Resize.CROP,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+) -> None:
+    """Print the most probable classes of images."""
+    import pandas as pd
+
+    from vitprune.commands.terminal import show_table
+    from vitprune.data.pictures import find_pictures
+    from vitprune.device import pick_device
+    from vitprune.evaluation.answers import answers_of, answers_table
+    from vitprune.model import load_model
+    from vitprune.storage import atomic_file, check_targets
+
+    check_targets(files=[] if csv is None else [csv])
+    place = pick_device(device)
+    saved = load_model(model, place)
+    answers = answers_of(saved, find_pictures(images), top=top, resize=resize.value, device=place)
+    if csv is None:
+        show_table(answers_table(answers))
+    else:
+        with atomic_file(csv) as partial:
+            pd.DataFrame(answers).to_csv(partial, index=False)

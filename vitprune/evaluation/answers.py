@@ -1,0 +1,63 @@
+"""A model's answers for image files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+
+from vitprune.data.pictures import read_picture
+from vitprune.evaluation.table import Table
+from vitprune.model.checkpoint import SavedModel
+from vitprune.model.predict import BATCH_SIZE, predict
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of the most probable classes of an image; rank 1 is the most probable."""
+
+    path: str
+    rank: int
+    class_name: str
+    probability: float
+
+
+def answers_of(
+    saved: SavedModel,
+    paths: Sequence[Path],
+    *,
+    top: int,
+    resize: Literal["crop", "stretch"],
+    device: torch.device,
+) -> list[Answer]:
+    """The ``top`` classes of every image file, most probable first; files are read as they are needed.
+
+    Raises DataError for the first file that is no image.
+    """
+    config = saved.model.config
+    channels = cast(Literal[1, 3], config.in_channels)
+    answers = []
+    for start in range(0, len(paths), BATCH_SIZE):
+        files = paths[start : start + BATCH_SIZE]
+        pixels = np.stack([read_picture(file, config.image_size, channels, resize) for file in files])
+        probabilities = predict(saved.model, pixels, saved.preprocessing, device=device).softmax(dim=1).cpu()
+        best = probabilities.topk(min(top, len(saved.class_names)), dim=1)
+        for file, values, classes in zip(files, best.values.tolist(), best.indices.tolist(), strict=True):
+            answers += [
+                Answer(str(file), rank, saved.class_names[index], value)
+                for rank, (value, index) in enumerate(zip(values, classes, strict=True), 1)
+            ]
+    return answers
+
+
+def answers_table(answers: Sequence[Answer]) -> Table:
+    """A row for each image."""
+    rows = []
+    for path, group in groupby(answers, key=lambda answer: answer.path):
+        rows.append((path, ", ".join(f"{answer.class_name} {100 * answer.probability:.1f} %" for answer in group)))
+    return Table(headers=("image", "most probable"), rows=tuple(rows), caption="")
