@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -23,12 +25,27 @@ ROOT = Path(__file__).parents[1]
 MODELS = ("baseline", "baseline_pruned", "upgraded_baseline", "upgraded_baseline_pruned")
 
 
-def run_pipeline(folder: Path, params: dict) -> tuple[dict, dict]:
-    """Run every command but the fetching in a folder that holds ``data``; returns scores and timings."""
+@dataclass(frozen=True)
+class Run:
+    """What one seed gave: the metrics of the evaluation, and how long training and everything took."""
+
+    scores: dict
+    timing: dict
+    train_seconds: float
+    all_seconds: float
+
+
+def run_pipeline(folder: Path, params: dict) -> Run:
+    """Run every command but the fetching in a folder that holds ``data``."""
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    start = time.perf_counter()
     for command in ("train", "acdc", "finetune", "evaluate"):
         subprocess.run([sys.executable, "-m", "vitprune", command], cwd=folder, env=environment(), check=True)
-    return tuple(json.loads((folder / "metrics" / name).read_text()) for name in ("evaluate.json", "timing.json"))
+    scores, timing, train = (
+        json.loads((folder / "metrics" / name).read_text())
+        for name in ("evaluate.json", "timing.json", "train_timing.json")
+    )
+    return Run(scores, timing, train["seconds"], time.perf_counter() - start)
 
 
 def environment() -> dict[str, str]:
@@ -39,36 +56,38 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
-def table(results: list[tuple[dict, dict]], params: dict, seeds: range) -> str:
-    machine = results[0][1]["machine"]
+def table(results: list[Run], params: dict, seeds: range) -> str:
+    machine = results[0].timing["machine"]
     batches = [f"batch_{size}" for size in params["evaluate"]["timing_batch_sizes"]]
     lines = [
         f"# {params['data']['source']}, seeds {seeds.start} to {seeds.stop - 1}",
         "",
         f"Mean ± standard deviation. {machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}, "
         f"Python {platform.python_version()}; acdc.tau {params['acdc']['tau']}, "
-        f"{results[0][0]['test_images']} test images.",
+        f"{results[0].scores['test_images']} test images.",
         "",
         "| model | test loss | accuracy, % | " + " | ".join(f"speed-up, {b.replace('_', ' ')}" for b in batches) + " |",
         "| --- |" + " ---: |" * (2 + len(batches)),
     ]
     for model in MODELS:
         cells = [
-            spread([scores[model]["loss"] for scores, _ in results], 3),
-            spread([100 * scores[model]["accuracy"] for scores, _ in results]),
-            *(spread([timing[model][batch]["speedup"] for _, timing in results]) for batch in batches),
+            spread([run.scores[model]["loss"] for run in results], 3),
+            spread([100 * run.scores[model]["accuracy"] for run in results]),
+            *(spread([run.timing[model][batch]["speedup"] for run in results]) for batch in batches),
         ]
         lines.append(f"| {model.replace('_', ' ')} | " + " | ".join(cells) + " |")
     gaps = [
-        100 * (scores["upgraded_baseline_pruned"]["accuracy"] - scores["upgraded_baseline"]["accuracy"])
-        for scores, _ in results
+        100 * (run.scores["upgraded_baseline_pruned"]["accuracy"] - run.scores["upgraded_baseline"]["accuracy"])
+        for run in results
     ]
-    kept = [scores["circuit"]["edges_kept"] for scores, _ in results]
+    kept = [run.scores["circuit"]["edges_kept"] for run in results]
     lines += [
         "",
         f"Pruned minus upgraded baseline, both fine-tuned: {spread(gaps)} points, seed by seed "
         f"{', '.join(f'{gap:+.2f}' for gap in gaps)}.",
-        f"Edges kept, seed by seed: {', '.join(map(str, kept))} of {results[0][0]['circuit']['edges']}.",
+        f"Seconds: {spread([run.train_seconds for run in results], 0)} for the steps of training the baseline, "
+        f"{spread([run.all_seconds for run in results], 0)} for training, search, fine-tuning and evaluation.",
+        f"Edges kept, seed by seed: {', '.join(map(str, kept))} of {results[0].scores['circuit']['edges']}.",
     ]
     return "\n".join(lines) + "\n"
 

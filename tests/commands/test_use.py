@@ -62,7 +62,7 @@ def test_predictions_are_those_of_the_model_on_the_images_as_clean_makes_them(wo
     saved = load_model(workplace / "whole")
     for number in range(3):
         path = workplace / "images" / "deep" / f"{number}.png"
-        pixels = torch.from_numpy(to_square(decode(path.read_bytes(), 1), 4, "crop"))[None]
+        pixels = torch.tensor(to_square(decode(path.read_bytes(), 1), 4, "crop"))[None]
         probabilities = saved.model(saved.preprocessing(pixels)).softmax(1)[0].detach()
         best = int(probabilities.argmax())
         answer = answers[2 * number]
