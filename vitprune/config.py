@@ -155,6 +155,7 @@ class TrainParams(Section):
 
     epochs: Positive
     batch_size: Positive
+    optimizer: Literal["adamw", "muon"]
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_epochs: NonNegative
     weight_decay: NonNegative
@@ -236,9 +237,11 @@ class PruneParams(Section):
 
 
 class FinetuneParams(Section):
-    """Recovery after pruning, the baseline as teacher; the control is trained in exactly the same way."""
+    """Recovery after pruning, the baseline as teacher; the control is trained for as long."""
 
     epochs: Positive
+    rounds: Positive
+    scope: Literal["all", "cut"]
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_epochs: NonNegative
     distillation: DistillationParams
@@ -247,7 +250,17 @@ class FinetuneParams(Section):
     def _warm_up_ends(self) -> FinetuneParams:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(_warm_up_message("finetune", self.warmup_epochs, self.epochs))
+        if self.warmup_epochs >= self.epochs // self.rounds:
+            raise ValueError(
+                f"finetune.warmup_epochs ({self.warmup_epochs}) must be less than the epochs of a round: "
+                f"finetune.epochs ({self.epochs}) are shared by finetune.rounds ({self.rounds})"
+            )
         return self
+
+    def of_round(self, number: int) -> FinetuneParams:
+        """The same for one of the rounds, from 1 to ``rounds``, which share the epochs."""
+        epochs = self.epochs * number // self.rounds - self.epochs * (number - 1) // self.rounds
+        return self.model_copy(update={"epochs": epochs, "rounds": 1})
 
 
 class EvaluateParams(Section):
@@ -294,6 +307,23 @@ class Params(Section):
                 f"acdc.mlp_groups ({self.acdc.mlp_groups}) is more than model.d_mlp ({self.model.d_mlp}) neurons"
             )
         return self
+
+    @model_validator(mode="after")
+    def _rounds_have_a_target(self) -> Params:
+        if self.finetune.rounds > 1 and self.prune.target_speedup is None:
+            raise ValueError(
+                f"finetune.rounds ({self.finetune.rounds}) needs a speed to go to in so many steps: set "
+                "prune.target_speedup, or finetune.rounds to 1"
+            )
+        return self
+
+    def prune_in_round(self, number: int) -> PruneParams:
+        """How far pruning goes before round ``number`` of fine-tuning: of N rounds, each is as large a factor."""
+        if self.prune.target_speedup is None:
+            return self.prune
+        return self.prune.model_copy(
+            update={"target_speedup": self.prune.target_speedup ** (number / self.finetune.rounds)}
+        )
 
 
 class _Loader(yaml.SafeLoader):

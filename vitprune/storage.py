@@ -17,7 +17,7 @@ from typing import Any
 
 from vitprune.errors import CheckpointError, StorageError
 
-MARKS = {"config.json", "circuit.json", "dataset.json", "source.json"}
+MARKS = {"config.json", "circuit.json", "dataset.json", "round.json", "source.json"}
 """Every folder that vitprune writes holds one of these."""
 
 
@@ -26,7 +26,8 @@ def partial_path(target: Path) -> Path:
     return target.parent / f".{target.name}.partial"
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -43,12 +44,12 @@ def atomic_file(target: Path) -> Iterator[Path]:
     with _told_by_path(target):
         check_targets(files=[target])
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(partial)
+        remove(partial)
         try:
             yield partial
             partial.replace(target)
         except BaseException:
-            _remove(partial)
+            remove(partial)
             raise
 
 
@@ -66,8 +67,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if aside.exists() and not target.exists():
             aside.replace(target)
-        _remove(partial)
-        _remove(aside)
+        remove(partial)
+        remove(aside)
         partial.mkdir()
         try:
             yield partial
@@ -77,9 +78,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         except BaseException:
             if aside.exists() and not target.exists():
                 aside.replace(target)
-            _remove(partial)
+            remove(partial)
             raise
-        _remove(aside)
+        remove(aside)
 
 
 def check_targets(*, files: Iterable[Path] = (), folders: Iterable[Path] = ()) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from tests.circuit.oracle import random_model
 from vitprune.errors import ExportError
-from vitprune.export import OnnxModel, Packaged, export_onnx, export_program
+from vitprune.export import OnnxModel, Packaged, export_onnx, export_program, simplified
 from vitprune.export.packaged import largest_difference
 from vitprune.model import Preprocessing, SavedModel, save_model
 
@@ -51,6 +51,31 @@ def test_an_exported_program_runs_without_vitprune(shape, tmp_path):
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     expected = original.model(original.preprocessing.normalise(images))
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt").detach(), expected.detach(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_simplified_model_computes_the_same_without_scales_and_shifts(shape):
+    original = saved(**shape)
+    original = replace(original, model=original.model.double())
+    before = {name: tensor.clone() for name, tensor in original.model.state_dict().items()}
+    simple = simplified(original)
+    images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
+    expected = original.model(original.preprocessing.normalise(images))
+    torch.testing.assert_close(simple.model(simple.preprocessing.normalise(images)), expected, rtol=1e-9, atol=1e-9)
+    assert not any("norm" in name for name, _ in simple.model.named_parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in original.model.state_dict().items())
+    # Zeros that a shift moves in are those of normalised images.
+    assert (simple.preprocessing.mean == (0.0,)) == (shape.get("patch_embedding") != "shifted")
+
+
+@pytest.mark.parametrize("embedding", ["linear", "conv"])
+def test_each_channels_normalisation_finds_its_own_weights(embedding):
+    model = random_model(1, in_channels=3, patch_embedding=embedding)
+    preprocessing = Preprocessing(mean=(0.1, 0.5, 0.9), std=(0.2, 0.5, 2.0))
+    original = SavedModel(model=model, preprocessing=preprocessing, class_names=("a", "b", "c"))
+    images = torch.rand(5, 3, 4, 4, dtype=torch.float64)
+    simple = simplified(original)
+    torch.testing.assert_close(simple.model(images), model(preprocessing.normalise(images)), rtol=1e-9, atol=1e-9)
 
 
 def test_the_names_of_the_classes_are_in_the_file(tmp_path):

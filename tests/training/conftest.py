@@ -69,6 +69,7 @@ def recipe(**changes: object) -> TrainParams:
     plain: dict[str, object] = {
         "epochs": 3,
         "batch_size": 8,
+        "optimizer": "adamw",
         "learning_rate": 0.003,
         "warmup_epochs": 1.0,
         "weight_decay": 0.05,

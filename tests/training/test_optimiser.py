@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from tests.training.conftest import tiny_model
-from vitprune.training.optimiser import make_optimiser, parameter_groups
+from vitprune.training.optimiser import make_optimisers, parameter_groups
 
 
 def names(model: torch.nn.Module, parameters: list[torch.nn.Parameter]) -> set[str]:
@@ -47,6 +47,45 @@ def test_without_a_gradient_only_decay_moves_weights() -> None:
     before = matrix.detach().clone()
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    make_optimiser(model, learning_rate=0.1, weight_decay=0.5).step()
+    (optimiser,) = make_optimisers(model, "adamw", learning_rate=0.1, weight_decay=0.5)
+    optimiser.step()
     torch.testing.assert_close(matrix.detach(), before * (1 - 0.1 * 0.5))
     assert torch.equal(bias.detach(), torch.ones_like(bias))
+
+
+def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
+    model = tiny_model(num_layers=1, token_biases=True)
+    muon, adamw = make_optimisers(model, "muon", learning_rate=0.1, weight_decay=0.05)
+    (inner,) = muon.param_groups
+    decayed, others = adamw.param_groups
+    assert names(model, inner["params"]) == {
+        "blocks.0.attention.qkv.weight",
+        "blocks.0.attention.out.weight",
+        "blocks.0.mlp.hidden.weight",
+        "blocks.0.mlp.out.weight",
+    }
+    assert names(model, decayed["params"]) == {"patches.weight", "classifier.weight"}
+    assert [group["weight_decay"] for group in (inner, decayed, others)] == [0.05, 0.05, 0.0]
+    count = sum(len(group["params"]) for group in (inner, decayed, others))
+    assert count == len(list(model.parameters()))
+
+
+def test_a_model_without_layers_needs_no_muon() -> None:
+    model = tiny_model(heads_per_layer=(0, 0), neurons_per_layer=(0, 0))
+    (optimiser,) = make_optimisers(model, "muon", learning_rate=0.1, weight_decay=0.05)
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == len(list(model.parameters()))
+
+
+def test_muons_steps_turn_and_do_not_grow_with_the_gradient() -> None:
+    model = tiny_model(num_layers=1)
+    weight = model.blocks[0].mlp.hidden.weight
+    before = weight.detach().clone()
+    for optimiser in make_optimisers(model, "muon", learning_rate=0.01, weight_decay=0.0):
+        for parameter in model.parameters():
+            parameter.grad = 1000 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+        optimiser.step()
+    step = weight.detach() - before
+    # As long as AdamW's, about 0.2 of the learning rate a weight, and about the same in all directions.
+    assert 0.1 < step.square().mean().sqrt().item() / 0.01 < 0.4
+    singular = torch.linalg.svdvals(step)
+    assert singular.max() / singular.min() < 3

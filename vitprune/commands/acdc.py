@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, TimingFile
+from vitprune.commands.options import DataFolder, LatencyFile, MetricsFile, ParamsFile, TimingFile
 
 
 def acdc(
@@ -25,9 +25,7 @@ def acdc(
     journal: Annotated[
         Path, typer.Option(help="File where the search is written down, so that it can go on after an interruption.")
     ] = Path(".vitprune/acdc.jsonl"),
-    latency: Annotated[
-        Path, typer.Option(help="JSON file in which measured costs are kept, for as long as they are of this machine.")
-    ] = Path(".vitprune/latency.json"),
+    latency: LatencyFile = Path(".vitprune/latency.json"),
 ) -> None:
     """Find the edges that matter, and cut what does not matter out of the weights."""
     import time
@@ -71,7 +69,7 @@ def acdc(
     folded = ablation if ablation.foldable else Ablation.mean(model, reference)
     if options.prune.has_target:
         small, to_target = from_main(
-            lambda: prune_to_target(options.prune, model, images, folded, device, latency=latency)
+            lambda: prune_to_target(options.prune_in_round(1), model, images, folded, device, latency=latency)
         )
     else:
         small, to_target = compact(model, replace(found, ablation=folded)), {}

@@ -15,6 +15,9 @@ def benchmark(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     warmup: Annotated[int, typer.Option(help="Passes before the clock starts.")] = 5,
     rounds: Annotated[int, typer.Option(help="Rounds in which all models take turns.")] = 30,
+    simplify: Annotated[
+        bool, typer.Option("--simplify", help="Time each model folder with its norms folded into the weights, too.")
+    ] = False,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Time each model folder through torch.compile, too.")
     ] = False,
@@ -32,7 +35,7 @@ def benchmark(
     check_targets(files=[] if json is None else [json])
     place = pick_device(device)
     set_threads(threads)
-    entries = enter(models, place, is_compiled=compiled, with_onnx=onnx, threads=threads)
+    entries = enter(models, place, is_simplified=simplify, is_compiled=compiled, with_onnx=onnx, threads=threads)
     times = hold(entries, batch_size, warmup=warmup, rounds=rounds)
     machine = describe_machine(place)
     show_table(contest_table(times, machine, rounds))

@@ -20,6 +20,9 @@ def export(
     file_format: Annotated[
         Format, typer.Option("--format", help="onnx, or torch-export: PyTorch's own.")
     ] = Format.ONNX,
+    simplify: Annotated[
+        bool, typer.Option(help="Fold norms and normalisation into the weights, which changes no answer.")
+    ] = True,
 ) -> None:
     """Write a model, its normalisation included, and check that the file gives the same answers.
 
@@ -33,5 +36,5 @@ def export(
 
     check_targets(files=[out])
     saved = load_model(model)
-    difference = (export_onnx if file_format is Format.ONNX else export_program)(saved, out)
+    difference = (export_onnx if file_format is Format.ONNX else export_program)(saved, out, simplify=simplify)
     logging.getLogger(__name__).info("wrote %s; its logits are PyTorch's but for %.1g of the largest", out, difference)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, StateFile, TimingFile
+from vitprune.commands.options import DataFolder, LatencyFile, MetricsFile, ParamsFile, StateFile, TimingFile
 
 
 def finetune(
@@ -22,16 +22,17 @@ def finetune(
         "plots/finetune.csv"
     ),
     state: StateFile = Path(".vitprune/finetune.pt"),
+    latency: LatencyFile = Path(".vitprune/latency.json"),
 ) -> None:
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
     from copy import deepcopy
 
-    from vitprune.commands import fitting
+    from vitprune.commands import fitting, rounds
     from vitprune.commands.context import load_for, open_params
     from vitprune.data import load_packed
     from vitprune.distributed import world
     from vitprune.model import save_model
-    from vitprune.storage import check_targets, write_json
+    from vitprune.storage import check_targets, remove, write_json
     from vitprune.training.history import write_history
 
     histories = {name: history.with_stem(f"{history.stem}_{name}") for name in ("baseline", "pruned")}
@@ -50,26 +51,30 @@ def finetune(
     # A copy: the control changes the baseline that it starts from.
     teacher = deepcopy(models["baseline"])
     results = {
-        name: fitting.fit(
-            saved,
+        "baseline": fitting.fit(
+            models["baseline"],
             packed,
             options,
             options.finetune,
             device,
-            description=f"finetune {name}",
-            state=states[name],
+            description="finetune baseline",
+            state=states["baseline"],
             teacher=teacher,
         )
-        for name, saved in models.items()
     }
+    models["pruned"], results["pruned"], pruned_on = rounds.recover(
+        models["pruned"], teacher, packed, options, device, state=states["pruned"], latency=latency
+    )
     scores = {name: fitting.metrics_of(saved, results[name], packed, device) for name, saved in models.items()}
     if not world().is_main:
         return
     for name, saved in models.items():
         save_model(out / name, saved)
         write_history(histories[name], results[name].history)
+    if pruned_on:
+        scores["pruned"]["pruned_on"] = pruned_on
     write_json(metrics, scores)
     write_json(timing, {name: fitting.timing_of(result, options, device) for name, result in results.items()})
     # All is saved: nothing is left to go on with.
-    for left in states.values():
-        left.unlink(missing_ok=True)
+    for left in (states["baseline"], *rounds.leftovers(states["pruned"], options.finetune.rounds)):
+        remove(left)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +19,7 @@ from vitprune.training import TrainingResult
 from vitprune.training import train as train_model
 from vitprune.training.distillation import Distiller, check_teacher
 from vitprune.training.precision import choose_precision
+from vitprune.training.scope import only_cut_parts
 
 
 def fit(
@@ -30,8 +32,11 @@ def fit(
     description: str,
     state: Path,
     teacher: SavedModel | None,
+    scope: Literal["all", "cut"] = "all",
 ) -> TrainingResult:
     """Train a model in place by the recipe of ``params.train``, for the epochs and learning rate of ``length``.
+
+    With ``scope`` cut, only those parts of a pruned model are trained from which something was removed.
 
     An interrupted training leaves ``state``, from which the next one goes on. A ``teacher`` on ``device`` is asked if
     ``length.distillation`` says so.
@@ -42,7 +47,8 @@ def fit(
     if teacher is not None and length.distillation.is_on:
         check_teacher(teacher, saved, length.distillation)
         distiller = Distiller(teacher, length.distillation, saved.preprocessing)
-    with training_progress(description) as (on_epoch, on_step):
+    parts = only_cut_parts(saved.model) if scope == "cut" else nullcontext()
+    with parts, training_progress(description) as (on_epoch, on_step):
         return train_model(
             saved.model,
             packed.train,

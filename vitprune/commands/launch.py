@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from vitprune.commands.terminal import SAID_FILE
 from vitprune.distributed import World
 from vitprune.errors import ConfigError
 
@@ -67,7 +68,8 @@ def check_processes(processes: int, device: torch.device) -> None:
 def launch(processes: int) -> int:
     """Run this process's own command on so many ranks and return the exit status, 0 if all of them were done.
 
-    Rank 0 writes to this process's stdout and stderr. What another one says is shown if it was the first to fail.
+    Rank 0 writes to this process's stdout and stderr. What another one says is shown if it was the first to fail, and
+    rank 0 did not get to say what went wrong.
     SIGTERM and interrupts are handed on, and waited for.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
@@ -77,6 +79,8 @@ def launch(processes: int) -> int:
     # What torch's launcher logs repeats, in many lines, what the rank that failed said in one.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="vitprune-ranks-") as folder:
+        said_file = Path(folder) / "said"
+        os.environ[SAID_FILE] = str(said_file)
         others = dict.fromkeys(range(1, processes), Std.ALL)
         config = LaunchConfig(
             min_nodes=1,
@@ -93,7 +97,7 @@ def launch(processes: int) -> int:
             elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
         except ChildFailedError as failed:
             rank, failure = failed.get_first_failure()
-            if rank:
+            if rank and not said_file.exists():
                 said = sorted(Path(folder).rglob(f"{failure.local_rank}/stderr.log"))
                 sys.stderr.write("".join(path.read_text("utf-8", "replace") for path in said))
             return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

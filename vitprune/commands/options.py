@@ -17,3 +17,9 @@ StateFile = Annotated[
     ),
 ]
 TimingFile = Annotated[Path, typer.Option("--timing", help="JSON file of timings to write.")]
+LatencyFile = Annotated[
+    Path,
+    typer.Option(
+        "--latency", help="JSON file in which measured costs are kept, for as long as they are of this machine."
+    ),
+]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,6 +30,9 @@ console = Console(width=None if sys.stdout.isatty() else 110)
 
 SECONDS_BETWEEN_LINES = 10.0
 """Without a terminal, progress is a line every so often instead of a bar."""
+
+SAID_FILE = "VITPRUNE_SAID_FILE"
+"""Environment variable: the file that the first of several ranks makes once it has said what went wrong."""
 
 
 def set_up_logging() -> None:
@@ -57,20 +62,27 @@ def report_errors() -> Iterator[None]:
     try:
         yield
     except VitpruneError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _complain(str(error))
         sys.exit(1)
     except RuntimeError as error:
         # By its name, because importing torch to catch it would cost every command two seconds.
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        sys.stderr.write(
-            "error: the device ran out of memory; lower acdc.num_images, evaluate.batch_size or "
-            "evaluate.timing_batch_sizes, or set compute.device to cpu\n"
+        _complain(
+            "the device ran out of memory; lower acdc.num_images, evaluate.batch_size or "
+            "evaluate.timing_batch_sizes, or set compute.device to cpu"
         )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.flush()
+    if (said := os.environ.get(SAID_FILE)) and _speaks():
+        Path(said).touch()
 
 
 def _due() -> Callable[[], bool]:

@@ -16,7 +16,7 @@ from torch import nn
 from vitprune.errors import MeasurementError
 from vitprune.evaluation.table import Table
 from vitprune.evaluation.timing import Latency, time_models
-from vitprune.export import OnnxModel, Packaged, export_onnx
+from vitprune.export import OnnxModel, Packaged, export_onnx, simplified
 from vitprune.model.checkpoint import load_model
 
 Times = dict[str, dict[int, Latency]]
@@ -34,7 +34,13 @@ class Entry:
 
 
 def enter(
-    paths: Sequence[Path], device: torch.device, *, is_compiled: bool, with_onnx: bool, threads: int | None
+    paths: Sequence[Path],
+    device: torch.device,
+    *,
+    is_simplified: bool,
+    is_compiled: bool,
+    with_onnx: bool,
+    threads: int | None,
 ) -> list[Entry]:
     """Every model in every way that is asked for, normalisation included; ONNX runs on the CPU.
 
@@ -56,6 +62,8 @@ def enter(
                 session = OnnxModel(file, threads or torch.get_num_threads())
         packaged = Packaged(saved).to(device)
         entries.append(Entry(f"{path}", packaged, shape, device))
+        if is_simplified:
+            entries.append(Entry(f"{path}, simplified", Packaged(simplified(saved)).to(device), shape, device))
         if is_compiled:
             # Batches of other sizes are compiled again instead of for any size: that is what it is used for.
             compiled = Packaged(load_model(path, device)).to(device)

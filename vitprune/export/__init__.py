@@ -3,5 +3,6 @@
 from vitprune.export.onnx import OnnxModel, export_onnx
 from vitprune.export.packaged import Packaged
 from vitprune.export.program import export_program
+from vitprune.export.simplify import simplified
 
-__all__ = ["OnnxModel", "Packaged", "export_onnx", "export_program"]
+__all__ = ["OnnxModel", "Packaged", "export_onnx", "export_program", "simplified"]

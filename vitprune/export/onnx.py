@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from vitprune.errors import ExportError
 from vitprune.export.packaged import Packaged, largest_difference, some_images
+from vitprune.export.simplify import simplified
 from vitprune.model.checkpoint import SavedModel
 from vitprune.storage import atomic_file
 
 
-def export_onnx(saved: SavedModel, path: Path) -> float:
+def export_onnx(saved: SavedModel, path: Path, *, simplify: bool = True) -> float:
     """Write the model as an ONNX file for batches of any size, and return its largest difference from the original.
 
     Input ``images`` are as for ``Packaged``, output ``logits``; the names of the classes are in the file's metadata.
@@ -33,7 +34,8 @@ def export_onnx(saved: SavedModel, path: Path) -> float:
     for name in ("onnxscript", "onnx_ir"):
         # They tell what they optimised and what not.
         logging.getLogger(name).setLevel(logging.ERROR)
-    packaged = Packaged(saved).cpu().eval()
+    packaged = Packaged(simplified(saved) if simplify else saved).cpu().eval()
+    original = Packaged(saved).cpu().eval()
     with atomic_file(path) as partial:
         with warnings.catch_warnings():
             # Of the exporter's own making.
@@ -50,7 +52,7 @@ def export_onnx(saved: SavedModel, path: Path) -> float:
         assert program is not None
         program.model.metadata_props["class_names"] = json.dumps(saved.class_names, ensure_ascii=False)
         program.save(partial)
-        return largest_difference(packaged, OnnxModel(partial))
+        return largest_difference(original, OnnxModel(partial))
 
 
 class OnnxModel(nn.Module):

@@ -28,12 +28,13 @@ class Packaged(nn.Module):
     def __init__(self, saved: SavedModel) -> None:
         super().__init__()
         self.model = saved.model
+        self._is_normalising = any(saved.preprocessing.mean) or any(std != 1 for std in saved.preprocessing.std)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(saved.preprocessing, name))
             self.register_buffer(name, values[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model((images - self.mean) / self.std)
+        return self.model((images - self.mean) / self.std if self._is_normalising else images)
 
 
 def some_images(config: ViTConfig, count: int) -> Tensor:

@@ -31,6 +31,7 @@ from vitprune.training.randomness import deterministic_kernels
 from vitprune.training.schedule import WarmupCosine
 from vitprune.training.state import StateFile, StopRequest, stop_requests
 from vitprune.training.steps import Steps
+from vitprune.training.weights import weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,8 @@ def train(
     Of several ranks each takes its share of every batch; all return the same, and one writes the state. Random numbers
     are drawn for whole batches, so that the weights are those of one rank, but for rounding.
 
-    A ``distiller`` adds a teacher's answers to the labels; its teacher must be on ``device`` already.
+    A ``distiller`` adds a teacher's answers to the labels; its teacher must be on ``device`` already. Parameters
+    that do not require a gradient stay as they are.
 
     With ``state_path`` the state of the run is saved there after each epoch, every ``recipe.checkpoint_minutes``, and
     when SIGTERM or an interrupt from the keyboard comes, which then ends the process after the current step. A run
@@ -155,8 +157,9 @@ def train(
             "preprocessing": preprocessing,
             "training images": _split_digest(train_split),
             "validation images": _split_digest(val_split),
-            "teacher": distiller and _weights_digest(distiller.teacher.model),
-            "initial weights": _weights_digest(model),
+            "teacher": distiller and weights_digest(distiller.teacher.model),
+            "initial weights": weights_digest(model),
+            "trained": sum(parameter.requires_grad for parameter in model.parameters()),
         }
         state_file = StateFile(state_path, identity, recipe.checkpoint_minutes)
     try:
@@ -190,13 +193,6 @@ def _split_digest(split: Split) -> str:
     digest = hashlib.sha256(split.labels.tobytes())
     for first in range(0, len(split.images), 4096):
         digest.update(split.images[first : first + 4096].tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _weights_digest(model: ViT) -> str:
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -272,7 +268,7 @@ class _Run:
 
     def _record(self) -> EpochRecord:
         steps, sums = self.steps, self.steps.sums
-        learning_rate = steps.optimiser.param_groups[0]["lr"]
+        learning_rate = steps.optimisers[0].param_groups[0]["lr"]
         val_score = self._score()
         if not math.isfinite(val_score.loss):
             raise TrainingError(

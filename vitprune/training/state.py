@@ -16,7 +16,7 @@ import torch
 from vitprune.errors import TrainingError
 from vitprune.storage import atomic_file
 
-FORMAT = 1
+FORMAT = 2
 
 State = dict[str, Any]
 """Tensors, numbers and text, in dicts and lists."""

@@ -31,7 +31,7 @@ from vitprune.training.forward import WholeBatchRandomness, compile_errors, make
 from vitprune.training.gradients import GradientMeter
 from vitprune.training.inputs import Inputs
 from vitprune.training.losses import smoothed_cross_entropy
-from vitprune.training.optimiser import make_optimiser
+from vitprune.training.optimiser import make_optimisers
 from vitprune.training.precision import Precision, autocast, make_scaler
 from vitprune.training.randomness import Purpose, seed_for, seeded_global_rng
 from vitprune.training.schedule import WarmupCosine
@@ -83,7 +83,9 @@ class Steps:
         self.precision = precision
         self.seed = seed
         self.distiller = distiller
-        self.optimiser = make_optimiser(model, learning_rate=schedule.peak, weight_decay=recipe.weight_decay)
+        self.optimisers = make_optimisers(
+            model, recipe.optimizer, learning_rate=schedule.peak, weight_decay=recipe.weight_decay
+        )
         self.scaler = make_scaler(precision)
         self.average = average_of(model, recipe.ema_decay) if recipe.ema_decay is not None else None
         self.meter = GradientMeter(model)
@@ -122,7 +124,7 @@ class Steps:
             "done": self.done,
             "sums": vars(self.sums) | {"correct": int(self._correct)},
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "meter": self.meter.state(),
@@ -133,7 +135,8 @@ class Steps:
         self.epoch, self.done, self.sums = state["epoch"], state["done"], EpochSums(**state["sums"])
         self._correct.fill_(self.sums.correct)
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -176,11 +179,12 @@ class Steps:
 
         TrainingError instead if it is not finite.
         """
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         # Gradients come as the mean over the ranks.
         self.scaler.scale(world().size * loss).backward()
         loss = total(loss.detach().clone())
-        self.scaler.unscale_(self.optimiser)
+        for optimiser in self.optimisers:
+            self.scaler.unscale_(optimiser)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm(gradients)
         # Both at once: each look at a number makes a GPU wait.
@@ -196,8 +200,9 @@ class Steps:
         if finite_gradients:
             self.meter.record()
         clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_norm, norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.scaler.step(self.optimiser)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate
+            self.scaler.step(optimiser)
         self.scaler.update()
         return loss_value

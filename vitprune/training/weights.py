@@ -1,7 +1,11 @@
-"""Which parameters are weight matrices: they alone are decayed, and theirs are the gradients worth watching."""
+"""The weights of a model: which are matrices, and a digest of all.
+
+Matrices alone are decayed, and theirs are the gradients worth watching.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from torch import nn
@@ -23,3 +27,11 @@ def weight_matrices(model: ViT) -> dict[str, nn.Parameter]:
 
 def _short(module: str) -> str:
     return re.sub(r"^blocks\.(\d+)\.([am])\w+\.", r"\2\1.", module)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """The same for the same weights, bit by bit, and for no others."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,139 @@
+"""Fine-tuning in rounds: recover, prune on, recover; interrupted at any point, it goes on with the same shape."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.training.conftest import NO_AUGMENTATION, PREPROCESSING, random_split, tiny_model
+from vitprune.circuit import Ablation
+from vitprune.commands import rounds
+from vitprune.commands.pruning import prune_to_target
+from vitprune.commands.rounds import leftovers, recover
+from vitprune.config import parse_params
+from vitprune.data.packed import PackedData
+from vitprune.errors import ConfigError
+from vitprune.model import SavedModel
+
+CPU = torch.device("cpu")
+CLASSES = ("a", "b", "c", "d")
+DIGITS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+
+
+def params_with(**finetune):
+    content = DIGITS | {
+        "prune": DIGITS["prune"] | {"target_speedup": 1.8, "batch_size": 32, "rounds": 9, "group_size": 16},
+        "finetune": DIGITS["finetune"] | {"epochs": 4, "rounds": 2, "warmup_epochs": 0, "scope": "all"} | finetune,
+    }
+    content["acdc"] = DIGITS["acdc"] | {"num_images": 16, "num_reference_images": 16, "seed": 0}
+    content["train"] = DIGITS["train"] | {"batch_size": 16, "augment": NO_AUGMENTATION.model_dump()}
+    return parse_params(content)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A baseline, its first pruned model, and data; wide enough for its layers to be what takes the time."""
+    latency = tmp_path_factory.mktemp("latency") / "latency.json"
+    model = tiny_model(d_model=64, d_mlp=256, num_layers=4).eval()
+    baseline = SavedModel(model=model, preprocessing=PREPROCESSING, class_names=CLASSES)
+    packed = PackedData(
+        train=random_split(48),
+        val=random_split(16, 1),
+        test=random_split(16, 2),
+        class_names=CLASSES,
+        mean=(0.5,),
+        std=(0.3,),
+    )
+    params = params_with()
+    images = PREPROCESSING(torch.from_numpy(packed.train.images[:16]))
+    ablation = Ablation.mean(model, images)
+    small, _ = prune_to_target(params.prune_in_round(1), model, images, ablation, CPU, latency=latency)
+    return baseline, replace(baseline, model=small), packed, latency
+
+
+def recovered(start, state, params=None):
+    baseline, pruned, packed, latency = start
+    # The caller's model is trained in place.
+    copy = replace(pruned, model=torch.nn.Module.requires_grad_(_copy(pruned.model)))
+    return recover(copy, baseline, packed, params or params_with(), CPU, state=state, latency=latency)
+
+
+def _copy(model):
+    twin = type(model)(model.config)
+    twin.load_state_dict(model.state_dict())
+    return twin.eval()
+
+
+def weights(model):
+    return torch.cat([tensor.flatten() for tensor in model.state_dict().values()])
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_each_round_prunes_on_and_the_last_reaches_the_target(start, tmp_path):
+    assert params_with().prune_in_round(1).target_speedup == pytest.approx(1.8**0.5)
+    assert params_with().prune_in_round(2).target_speedup == pytest.approx(1.8)
+    saved, result, figures = recovered(start, tmp_path / "state.pt")
+    assert parameters(saved.model) < parameters(start[1].model) < parameters(start[0].model)
+    assert [record.epoch for record in result.history] == [1, 2, 3, 4]
+    assert result.best_epoch in (3, 4)
+    assert len(figures) == 1
+    # The last measurement is one more, with its own noise.
+    assert figures[0]["measured_speedup"] > 1.8 * 0.75
+
+
+def test_a_call_that_ended_early_goes_on_with_the_same_shape(start, tmp_path, monkeypatch):
+    state = tmp_path / "state.pt"
+    whole = recovered(start, state)[0]
+    # All of its files are there still: each round is over at once, and nothing is searched again.
+    monkeypatch.setattr(rounds, "prune_to_target", lambda *_, **__: pytest.fail("searched again"))
+    again = recovered(start, state)[0]
+    assert again.model.config == whole.model.config
+    assert torch.equal(weights(again.model), weights(whole.model))
+    assert set(tmp_path.iterdir()) <= set(leftovers(state, 2))
+
+
+def test_what_a_round_was_cut_to_is_not_taken_for_another_targets(start, tmp_path):
+    state = tmp_path / "state.pt"
+    recovered(start, state)
+    folder = next(path for path in leftovers(state, 2) if path.is_dir())
+    other = params_with()
+    other = other.model_copy(update={"prune": other.prune.model_copy(update={"group_size": 32})})
+    before = (folder / "round.json").read_text()
+    for left in leftovers(state, 2):
+        if left.is_file():
+            left.unlink()
+    recovered(start, state, other)
+    assert (folder / "round.json").read_text() != before
+
+
+def test_one_round_is_plain_fine_tuning(start, tmp_path):
+    saved, result, figures = recovered(start, tmp_path / "state.pt", params_with(rounds=1))
+    assert saved.model.config == start[1].model.config
+    assert len(result.history) == 4
+    assert figures == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 2, "warmup_epochs": 2}, "warmup_epochs .* less than the epochs of a round"),
+        ({"rounds": 5}, "less than the epochs of a round"),
+        ({"rounds": 0}, "finetune.rounds"),
+        ({"scope": "some"}, "finetune.scope"),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        params_with(**changes)
+
+
+def test_rounds_need_a_speed_to_go_to():
+    content = params_with().model_dump(mode="json")
+    content["prune"]["target_speedup"] = None
+    with pytest.raises(ConfigError, match=r"finetune.rounds \(2\) needs a speed .* prune.target_speedup"):
+        parse_params(content)
