@@ -33,7 +33,7 @@ from discovery_models import ROOT, machine
 from vitprune.circuit import Ablation
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.commands.searching import search_images
-from vitprune.config import Params, load_params
+from vitprune.config import DistillationParams, Params, load_params
 from vitprune.data import load_packed
 from vitprune.data.packed import PackedData
 from vitprune.device import keep_freed_memory
@@ -114,10 +114,18 @@ def accuracy(given: Setting, model: torch.nn.Module, split: str) -> float:
     return 100 * score(logits, images.labels).accuracy
 
 
-def tuned(given: Setting, model: torch.nn.Module, seed: int, epochs: int, *, is_fresh: bool = False) -> None:
+def tuned(
+    given: Setting,
+    model: torch.nn.Module,
+    seed: int,
+    epochs: int,
+    *,
+    distillation: DistillationParams | None = None,
+    is_fresh: bool = False,
+) -> None:
     """Fine-tune in place with the baseline as teacher; fresh weights are trained by the whole recipe before."""
     params, baseline = given.params, given.baseline
-    options = params.finetune
+    options, distillation = params.finetune, distillation or params.finetune.distillation
     common = {
         "preprocessing": baseline.preprocessing,
         "recipe": params.train,
@@ -143,7 +151,9 @@ def tuned(given: Setting, model: torch.nn.Module, seed: int, epochs: int, *, is_
         epochs=epochs,
         learning_rate=options.learning_rate,
         warmup_epochs=min(options.warmup_epochs, epochs / 4),
-        distiller=Distiller(copy.deepcopy(baseline), options.distillation, baseline.preprocessing),
+        distiller=Distiller(copy.deepcopy(baseline), distillation, baseline.preprocessing)
+        if distillation.is_on
+        else None,
         **common,
     )
 
@@ -187,9 +197,9 @@ def control(given: Setting, seed: int, epochs: int) -> float:
     return float(json.loads(cached.read_text()))
 
 
-def spread(values: Sequence[float]) -> str:
-    more = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else " (one seed)"
-    return f"{statistics.mean(values):.2f}{more}"
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    more = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else " (one seed)"
+    return f"{statistics.mean(values):.{digits}f}{more}"
 
 
 def main() -> None:

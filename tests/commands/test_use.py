@@ -101,11 +101,12 @@ def test_bad_input_is_one_sentence_and_status_1(workplace, arguments, message):
 def test_models_are_timed_in_every_way_against_the_first(workplace):
     exported = run("export", "pruned", "--out", "pruned.onnx", folder=workplace)
     assert exported.returncode == 0, exported.stderr
-    ways = ["--batch-size", "2", "--rounds", "5", "--warmup", "1", "--threads", "1", "--onnx", "--json", "times.json"]
-    done = run("benchmark", "whole", "pruned", "pruned.onnx", *ways, folder=workplace)
+    ways = ["--batch-size", "2", "--rounds", "5", "--warmup", "1", "--threads", "1", "--json", "times.json"]
+    done = run("benchmark", "whole", "pruned", "pruned.onnx", "--simplify", "--onnx", *ways, folder=workplace)
     assert done.returncode == 0, done.stderr
     times = json.loads((workplace / "times.json").read_text())
-    entries = ["whole", "whole, ONNX", "pruned", "pruned, ONNX", "pruned.onnx"]
+    folders = [f"{name}{way}" for name in ("whole", "pruned") for way in ("", ", simplified", ", ONNX")]
+    entries = [*folders, "pruned.onnx"]
     assert [name for name in times if name not in ("machine", "rounds", "warmup")] == entries
     assert times["whole"]["batch_2"]["speedup"] == 1.0
     assert all(times[name]["batch_2"]["median_ms"] > 0 for name in entries)
