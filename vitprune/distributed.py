@@ -6,6 +6,7 @@ anything. All ranks make the same calls in the same order: each call waits for t
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,13 +63,15 @@ def join(found: World, device: torch.device) -> None:
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError(f"the {found.size} processes of this run did not meet at {place} ({error})") from error
+    # Threads of a group that the interpreter finds at its end abort the process, whose work is done.
+    atexit.register(leave)
     _world = found
 
 
 def leave() -> None:
-    """Stop being one of several ranks, if this process is one."""
+    """Stop being one of several ranks, if this process is one; one that ends leaves by itself."""
     global _world
-    if _world.size > 1:
+    if dist.is_initialized():
         dist.destroy_process_group()
     _world = World()
 

@@ -9,7 +9,7 @@ from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_spli
 from vitprune.circuit import Ablation, acdc, eap, eap_ig, hybrid
 from vitprune.commands.launch import ranks_around
 from vitprune.config import DistillationParams
-from vitprune.distributed import gathered, join, leave, world
+from vitprune.distributed import gathered, join, world
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.training.distillation import Distiller
@@ -76,4 +76,3 @@ if __name__ == "__main__":
     if around:
         join(around, torch.device("cpu"))
     {"training": training, "discovery": discovery, "prediction": prediction}[sys.argv[1]](Path(sys.argv[2]))
-    leave()

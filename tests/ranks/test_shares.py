@@ -77,6 +77,26 @@ def test_every_rank_gets_all_logits_in_order(tmp_path, name):
     assert two["order"].tolist() == [0, 1, 2, 3, 4]
 
 
+RANK_THAT_ENDS = """
+import atexit
+import torch
+import torch.distributed as dist
+from vitprune.distributed import World, join
+atexit.register(lambda: print("in a group" if dist.is_initialized() else "left"))
+join(World(0, 1), torch.device("cpu"))
+assert dist.is_initialized()
+"""
+
+
+def test_a_rank_that_ends_has_left_its_group(tmp_path):
+    # Otherwise the group's threads abort one process in ten at its end, once its work is done.
+    meeting = torchrun(1)[0]
+    ended = subprocess.run(
+        [sys.executable, "-c", RANK_THAT_ENDS], cwd=ROOT, env=os.environ | meeting, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr
+
+
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 5), (7, 7), (0, 2)])
 def test_shares_are_every_row_once(count, size):
     rows = [row for rank in range(size) for row in range(count)[World(rank, size).share_of(count)]]
