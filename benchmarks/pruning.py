@@ -85,7 +85,7 @@ def pruned(given: Setting, method: str, speedup: float, seed: int) -> torch.nn.M
     if method in ("ours", "scratch"):
         search = SpeedSearch(model, images, ablation, given.table, group_size)
         goal = given.table.milliseconds(model.config) / speedup
-        small, _ = reach_speedup(search, model, ablation, speedup, given.bench, baseline=model, goal=goal)
+        small = reach_speedup(search, model, ablation, speedup, given.bench, baseline=model, goal=goal).model
         return rivals.scratch(small, seed) if method == "scratch" else small
     if method == "torch-pruning":
         return fast_enough(given, rivals.by_torch_pruning(model, images, labels, RATIOS), speedup)

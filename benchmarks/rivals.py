@@ -90,7 +90,7 @@ def _without(model: ViT, ablation: Ablation, gone: list[Unit]) -> ViT:
 
 
 def heads_and_groups(model: ViT, images: Tensor, ablation: Ablation, group_size: int) -> list[Unit]:
-    return [unit for unit in PartialModel(model, images[:2], ablation).units(group_size) if "." in unit.name]
+    return PartialModel(model, images[:2], ablation).units(group_size)
 
 
 # Torch-Pruning ----------------------------------------------------------------------------------------------------

@@ -23,34 +23,55 @@ from vitprune.pruning.partial import PartialModel
     group_size=st.sampled_from([1, 4, 5, 12]),
     data=st.data(),
 )
-def test_its_kl_is_that_of_the_compact_model_whatever_is_taken_out(seed, shape, kind, group_size, data):
+def test_its_kl_is_that_of_the_compact_model_whatever_goes_and_comes_back(seed, shape, kind, group_size, data):
     model = random_model(seed, **shape)
     images = random_images(model, seed=seed)
     ablation = Ablation.zero(model) if kind == "zero" else Ablation.mean(model, images)
     partial = PartialModel(model, images, ablation)
     full = model(images).detach()
-    for _ in range(4):
-        units = partial.units(group_size)
-        if not units:
-            break
-        unit = data.draw(st.sampled_from(units))
-        promised, shape_without = partial.kl_without(unit), partial.config_without(unit)
-        partial.remove(unit)
+    everything, gone = partial.units(group_size), []
+    for _ in range(6):
+        left = [unit for unit in everything if unit not in gone]
+        comes_back = bool(gone) and (not left or data.draw(st.booleans()))
+        unit = data.draw(st.sampled_from(gone if comes_back else left))
+        promise, shape_of = (
+            (partial.kl_with, partial.config_with) if comes_back else (partial.kl_without, partial.config_without)
+        )
+        promised, promised_shape = promise(unit), shape_of(unit)
+        if comes_back:
+            partial.restore(unit)
+            gone.remove(unit)
+        else:
+            partial.remove(unit)
+            gone.append(unit)
         small = cut(model, partial.survivors, ablation)
         assert partial.kl == pytest.approx(kl_divergence(full, small(images).detach()), abs=1e-9)
         assert promised == pytest.approx(partial.kl, abs=1e-9)
-        assert small.config.layer_heads == shape_without.layer_heads == partial.config.layer_heads
-        assert small.config.layer_neurons == shape_without.layer_neurons == partial.config.layer_neurons
+        assert small.config.layer_heads == promised_shape.layer_heads == partial.config.layer_heads
+        assert small.config.layer_neurons == promised_shape.layer_neurons == partial.config.layer_neurons
 
 
-def test_units_are_heads_groups_of_neurons_and_whole_sublayers():
+def test_it_goes_back_to_what_it_had():
+    model = random_model(3, num_layers=3)
+    partial = PartialModel(model, random_images(model), Ablation.zero(model))
+    units = partial.units(4)
+    for unit in units[::2]:
+        partial.remove(unit)
+    kept, distance = partial.kept, partial.kl
+    for unit in units[1::2]:
+        partial.remove(unit)
+    assert partial.kl != distance
+    partial.keep(kept)
+    assert (partial.kept, partial.kl) == (kept, pytest.approx(distance, abs=1e-12))
+
+
+def test_units_are_heads_and_groups_of_neurons():
     model = random_model(num_layers=2, num_heads=2, d_mlp=10)
     partial = PartialModel(model, random_images(model), Ablation.zero(model))
     names = [unit.name for unit in partial.units(4)]
-    assert names[:6] == ["a0.h0", "a0.h1", "a0", "m0.g0", "m0.g1", "m0.g2"]
+    assert names[:6] == ["a0.h0", "a0.h1", "m0.g0", "m0.g1", "m0.g2", "a1.h0"]
     by_name = {unit.name: unit.members for unit in partial.units(4)}
     assert by_name["m1.g2"] == (8, 9)
-    assert by_name["m1"] == tuple(range(10))
     assert by_name["a1.h1"] == (1,)
 
 

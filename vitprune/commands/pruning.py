@@ -51,13 +51,13 @@ def prune_to_target(
         if options.target_speedup is None:
             assert options.target_kl is not None
             search.reach_kl(options.target_kl)
-            small, removals = cut(model, search.survivors, ablation), len(search.trace)
+            small, distance = cut(model, search.survivors, ablation), search.kl
         else:
             target, goal = options.target_speedup, milliseconds / options.target_speedup
-            small, removals = reach_speedup(search, model, ablation, target, bench, baseline=baseline, goal=goal)
+            reached = reach_speedup(search, model, ablation, target, bench, baseline=baseline, goal=goal)
+            small, distance = reached.model, reached.kl
     return small, {
-        "search_kl": search.trace[removals - 1].after if removals else 0.0,
+        "search_kl": distance,
         "predicted_speedup": round(milliseconds / table.milliseconds(small.config), 3),
         "measured_speedup": round(measured_speedup(baseline, small, bench), 3),
-        "removals": removals,
     }

@@ -148,7 +148,7 @@ def speed_progress(description: str) -> Iterator[Callable[[SpeedProgress], None]
     """Yield a callback that shows how fast a model should be by now, and what that costs."""
 
     def state(now: SpeedProgress) -> str:
-        return f"{now.removed} removed, {now.whole_milliseconds / now.milliseconds:.2f} times as fast, KL {now.kl:.5f}"
+        return f"{now.tried} tries, {now.whole_milliseconds / now.milliseconds:.2f} times as fast, KL {now.kl:.5f}"
 
     if stderr.is_terminal and _speaks():
         columns = (TextColumn("{task.description}"), TextColumn("{task.fields[state]}"))

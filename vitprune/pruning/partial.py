@@ -1,4 +1,4 @@
-"""A model with heads and neurons taken out one after another, evaluated from the place of the change on.
+"""A model with heads and neurons taken out and put back one after another, evaluated from the place of the change on.
 
 Legend of dimensions: b images, t tokens, d width of the stream, h heads, k width of a head, n neurons of a layer.
 
@@ -7,20 +7,17 @@ Sublayers are numbered through the model: attention and MLP of layer 0, attentio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.metrics import Reference, damage, kl
 from vitprune.model.vit import Attention, Mlp, ViT, ViTConfig
 from vitprune.pruning.compact import Survivors, copy_heads, copy_neurons
-
-Kind = Literal["attention", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -35,75 +32,40 @@ class Unit:
 class _Sublayer:
     """What is left of an attention or an MLP, and the constant ``(t, d)`` that stands for the rest and the bias."""
 
-    def __init__(self, config: ViTConfig, whole: Attention | Mlp, means: Tensor) -> None:
+    def __init__(self, config: ViTConfig, whole: Attention | Mlp, means: Tensor, kept: Tensor) -> None:
         self._config, self._whole, self._means = config, whole, means
-        self.kept = torch.arange(means.shape[0])
-        self._narrow()
-
-    @property
-    def is_attention(self) -> bool:
-        return isinstance(self._whole, Attention)
-
-    def keep(self, kept: Tensor) -> None:
-        """Only these members are left from here on."""
         self.kept = kept
-        self._narrow()
+        gone = torch.ones(len(means), dtype=torch.bool)
+        gone[kept] = False
+        weight = rearrange(whole.out.weight, "d (m w) -> m d w", m=len(means))
+        columns = rearrange(weight[gone], "m d w -> d (m w)")
+        self._constant = whole.out.bias + rearrange(means[gone], "m t w -> t (m w)") @ columns.T
+        self._part: Attention | Mlp | None = None
+        if len(kept) and isinstance(whole, Attention):
+            self._part = Attention(config, len(kept)).to(means)
+            copy_heads(whole, self._part, kept)
+        elif len(kept) and isinstance(whole, Mlp):
+            self._part = Mlp(config, len(kept)).to(means)
+            copy_neurons(whole, self._part, kept)
 
-    def forward(self, stream: Tensor, tokens: int | None) -> Tensor:
+    def keeping(self, kept: Tensor) -> _Sublayer:
+        """The same sublayer of which these members are left."""
+        return _Sublayer(self._config, self._whole, self._means, kept)
+
+    def __call__(self, stream: Tensor, tokens: int | None) -> Tensor:
         """The stream behind it, ``(b, t, d)``, from the one before it; of the first ``tokens`` if so asked."""
-        after = self._after_nothing(stream, tokens)
-        return after + self._written(self.kept, self._activations(stream, tokens)) if len(self.kept) else after
-
-    def without(self, members: Tensor, stream: Tensor, tokens: int | None) -> Tensor:
-        """The same if these members, too, gave only their mean."""
-        left = self.kept[~torch.isin(self.kept, members)]
-        removed = self.kept[torch.isin(self.kept, members)]
-        after = self._after_nothing(stream, tokens) + self._constant_of(removed)[: tokens or len(self._constant)]
-        return after + self._written(left, self._activations(stream, tokens)) if len(left) else after
-
-    def _narrow(self) -> None:
-        gone = torch.ones(len(self._means), dtype=torch.bool)
-        gone[self.kept] = False
-        self._constant = self._whole.out.bias + self._constant_of(gone.nonzero().flatten())
-        if not len(self.kept):
-            return
-        if isinstance(self._whole, Attention):
-            self._narrowed: Attention | Mlp = Attention(self._config, len(self.kept)).to(self._means)
-            copy_heads(self._whole, self._narrowed, self.kept)
-        else:
-            self._narrowed = Mlp(self._config, len(self.kept)).to(self._means)
-            copy_neurons(self._whole, self._narrowed, self.kept)
-
-    def _columns(self, members: Tensor) -> Tensor:
-        """Columns of the whole output projection that belong to members, ``(d, members × width)``."""
-        weight = rearrange(self._whole.out.weight, "d (m w) -> m d w", m=len(self._means))
-        return rearrange(weight[members], "m d w -> d (m w)")
-
-    def _constant_of(self, members: Tensor) -> Tensor:
-        """What members give on average, ``(t, d)``."""
-        means = rearrange(self._means[members], "m t w -> t (m w)")
-        return means @ self._columns(members).T
-
-    def _after_nothing(self, stream: Tensor, tokens: int | None) -> Tensor:
-        return stream[:, :tokens] + self._constant[: tokens or len(self._constant)]
-
-    def _activations(self, stream: Tensor, tokens: int | None) -> Tensor:
-        """What is left computes this, ``(b, t, members, width)``."""
-        if isinstance(self._narrowed, Attention):
-            return rearrange(self._narrowed.heads(stream, tokens), "b h t k -> b t h k")
-        return self._narrowed.neurons(stream[:, :tokens])[..., None]
-
-    def _written(self, members: Tensor, activations: Tensor) -> Tensor:
-        chosen = activations
-        if len(members) < len(self.kept):
-            chosen = activations[:, :, torch.isin(self.kept, members)]
-        return F.linear(rearrange(chosen, "b t m w -> b t (m w)"), self._columns(members))
+        after = stream[:, :tokens] + self._constant[: tokens or len(self._constant)]
+        if isinstance(self._part, Attention):
+            # The bias of the part is zero: it is in the constant.
+            return after + self._part(stream, tokens)
+        return after if self._part is None else after + self._part(stream[:, :tokens])
 
 
 class PartialModel:
-    """A ViT from which units are taken out; on its images it knows how far its answers are from the whole model's.
+    """A ViT out of which units are taken and back into which they are put.
 
-    Removed units give their mean by ``ablation``, as in the circuit without them.
+    On its images it knows how far its answers are from the whole model's. Units that are gone give their mean by
+    ``ablation``, as in the circuit without them.
     """
 
     @torch.no_grad()
@@ -112,33 +74,99 @@ class PartialModel:
         self._model = model
         self._sublayers: list[_Sublayer | None] = []
         for layer, block in enumerate(model.blocks):
-            heads, neurons = ablation.heads[layer], rearrange(ablation.neurons[layer], "t n -> n t 1")
-            self._sublayers.append(
-                _Sublayer(model.config, block.attention, heads) if block.attention is not None else None
-            )
-            self._sublayers.append(_Sublayer(model.config, block.mlp, neurons) if block.mlp is not None else None)
+            neurons = rearrange(ablation.neurons[layer], "t n -> n t 1")
+            for part, means in ((block.attention, ablation.heads[layer]), (block.mlp, neurons)):
+                whole = None if part is None else _Sublayer(model.config, part, means, torch.arange(len(means)))
+                self._sublayers.append(whole)
         self._streams = [model.embed(images)]
         self._reference: Reference | None = None
-        logits = self._run_from(0)
-        self._reference = Reference.of(logits)
+        self._reference = Reference.of(self._run_from(0))
         self.kl = 0.0
+
+    @property
+    def kept(self) -> tuple[tuple[int, ...], ...]:
+        """What is left of each sublayer: heads or neurons by their indices in the whole model."""
+        return tuple(() if part is None else tuple(part.kept.tolist()) for part in self._sublayers)
 
     @property
     def survivors(self) -> Survivors:
         """The heads and neurons that are left."""
-        kept = [part.kept if part is not None else torch.empty(0, dtype=torch.long) for part in self._sublayers]
+        kept = [torch.tensor(members, dtype=torch.long) for members in self.kept]
         return Survivors(heads=tuple(kept[0::2]), neurons=tuple(kept[1::2]))
 
     @property
     def config(self) -> ViTConfig:
         """The shape of the compact model."""
-        return self.config_without(None)
+        return self._config_of(self._counts())
 
-    def config_without(self, unit: Unit | None) -> ViTConfig:
+    def config_without(self, unit: Unit) -> ViTConfig:
         """The shape of the compact model if ``unit``, too, were gone."""
-        counts = [0 if part is None else len(part.kept) for part in self._sublayers]
-        if unit is not None:
-            counts[unit.sublayer] -= len(unit.members)
+        return self._config_with(unit, -len(unit.members))
+
+    def config_with(self, unit: Unit) -> ViTConfig:
+        """The shape of the compact model if ``unit`` were back."""
+        return self._config_with(unit, len(unit.members))
+
+    def units(self, group_size: int) -> list[Unit]:
+        """What is left, in parts that can be taken out: each head and each group of neighbouring neurons."""
+        found = []
+        for place, part in enumerate(self._sublayers):
+            kept = [] if part is None else part.kept.tolist()
+            size, kind = (group_size, "g") if place % 2 else (1, "h")
+            groups = [tuple(kept[start : start + size]) for start in range(0, len(kept), size)]
+            for number, group in enumerate(groups):
+                found.append(Unit(place, f"{sublayer_name(place)}.{kind}{number if place % 2 else group[0]}", group))
+        return found
+
+    @torch.no_grad()
+    def kl_without(self, unit: Unit) -> float:
+        """KL(whole ‖ this without ``unit``) in nats, mean over the images."""
+        return self._kl_keeping(unit.sublayer, self._left(unit))
+
+    @torch.no_grad()
+    def kl_with(self, unit: Unit) -> float:
+        """The same with a ``unit`` that is gone."""
+        return self._kl_keeping(unit.sublayer, self._joined(unit))
+
+    @torch.no_grad()
+    def remove(self, unit: Unit) -> None:
+        """Take a unit out."""
+        self._keep(unit.sublayer, self._left(unit))
+
+    @torch.no_grad()
+    def restore(self, unit: Unit) -> None:
+        """Put a unit back that is gone."""
+        self._keep(unit.sublayer, self._joined(unit))
+
+    @torch.no_grad()
+    def keep(self, kept: Sequence[Sequence[int]]) -> None:
+        """Of each sublayer have these members, whatever is left now; as ``kept`` gave them."""
+        for place, members in enumerate(kept):
+            if (part := self._sublayers[place]) is not None and tuple(part.kept.tolist()) != tuple(members):
+                self._sublayers[place] = part.keeping(torch.tensor(members, dtype=torch.long))
+        self.kl = self._distance(self._run_from(0))
+
+    def _part(self, place: int) -> _Sublayer:
+        part = self._sublayers[place]
+        assert part is not None
+        return part
+
+    def _left(self, unit: Unit) -> Tensor:
+        kept = self._part(unit.sublayer).kept
+        return kept[~torch.isin(kept, torch.tensor(unit.members))]
+
+    def _joined(self, unit: Unit) -> Tensor:
+        return torch.cat([self._part(unit.sublayer).kept, torch.tensor(unit.members)]).unique()
+
+    def _counts(self) -> list[int]:
+        return [0 if part is None else len(part.kept) for part in self._sublayers]
+
+    def _config_with(self, unit: Unit, more: int) -> ViTConfig:
+        counts = self._counts()
+        counts[unit.sublayer] += more
+        return self._config_of(counts)
+
+    def _config_of(self, counts: list[int]) -> ViTConfig:
         return replace(
             self._model.config,
             heads_per_layer=tuple(counts[0::2]),
@@ -146,66 +174,46 @@ class PartialModel:
             token_biases=True,
         )
 
-    def units(self, group_size: int) -> list[Unit]:
-        """What can be taken out: each head, each group of neighbouring neurons, and each sublayer as a whole."""
-        found = []
-        for place, part in enumerate(self._sublayers):
-            if part is None or not len(part.kept):
-                continue
-            layer = place // 2
-            kept = part.kept.tolist()
-            if part.is_attention:
-                found += [Unit(place, f"a{layer}.h{head}", (head,)) for head in kept]
-            else:
-                groups = [kept[start : start + group_size] for start in range(0, len(kept), group_size)]
-                found += [Unit(place, f"m{layer}.g{number}", tuple(group)) for number, group in enumerate(groups)]
-            found.append(self.whole(place))
-        return found
+    def _kl_keeping(self, place: int, kept: Tensor) -> float:
+        counts = self._counts()
+        counts[place] = len(kept)
+        old, new = self.config.first_short_layer, self._config_of(counts).first_short_layer
+        first = self._first_changed(place, old, new)
+        stream = self._streams[first]
+        for number, part in enumerate(self._sublayers[first:], first):
+            if part is not None:
+                changed = part.keeping(kept) if number == place else part
+                stream = changed(stream, _tokens(number, new))
+        return self._distance(self._model.classify(stream))
 
-    def whole(self, place: int) -> Unit:
-        """All that is left of a sublayer."""
-        part = self._sublayers[place]
-        members = () if part is None else tuple(part.kept.tolist())
-        return Unit(place, f"{'am'[place % 2]}{place // 2}", members)
+    def _keep(self, place: int, kept: Tensor) -> None:
+        old = self.config.first_short_layer
+        self._sublayers[place] = self._part(place).keeping(kept)
+        self.kl = self._distance(self._run_from(self._first_changed(place, old, self.config.first_short_layer)))
 
-    @torch.no_grad()
-    def kl_without(self, unit: Unit) -> float:
-        """KL(whole ‖ this without ``unit``) in nats, mean over the images."""
-        part = self._sublayers[unit.sublayer]
-        assert part is not None
-        tokens = self._tokens(unit.sublayer)
-        stream = part.without(torch.tensor(unit.members), self._streams[unit.sublayer], tokens)
-        return self._distance(self._finish(unit.sublayer + 1, stream))
-
-    @torch.no_grad()
-    def remove(self, unit: Unit) -> None:
-        """Take a unit out for good."""
-        part = self._sublayers[unit.sublayer]
-        assert part is not None
-        part.keep(part.kept[~torch.isin(part.kept, torch.tensor(unit.members))])
-        if not len(part.kept) and part.is_attention:
-            # The class token may be all that is computed from an earlier layer on.
-            self.kl = self._distance(self._run_from(0))
-        else:
-            self.kl = self._distance(self._run_from(unit.sublayer))
-
-    def _tokens(self, place: int) -> int | None:
-        return 1 if place // 2 >= self.config.first_short_layer else None
+    def _first_changed(self, place: int, old: int, new: int) -> int:
+        """The first sublayer whose remembered stream is still right, if the class token is alone from ``new`` on."""
+        return place if old == new else min(place, 2 * old, 2 * new)
 
     def _run_from(self, first: int) -> Tensor:
         """Logits; remembers the stream before every sublayer from ``first`` on."""
         del self._streams[first + 1 :]
+        short = self.config.first_short_layer
         for place, part in enumerate(self._sublayers[first:], first):
             stream = self._streams[-1]
-            self._streams.append(stream if part is None else part.forward(stream, self._tokens(place)))
+            self._streams.append(stream if part is None else part(stream, _tokens(place, short)))
         return self._model.classify(self._streams[-1])
-
-    def _finish(self, first: int, stream: Tensor) -> Tensor:
-        for place, part in enumerate(self._sublayers[first:], first):
-            if part is not None:
-                stream = part.forward(stream, self._tokens(place))
-        return self._model.classify(stream)
 
     def _distance(self, logits: Tensor) -> float:
         assert self._reference is not None
         return damage(kl, logits, self._reference).mean().item()
+
+
+def sublayer_name(place: int) -> str:
+    """``a0`` for the attention of the first layer, ``m0`` for its MLP."""
+    return f"{'am'[place % 2]}{place // 2}"
+
+
+def _tokens(place: int, first_short_layer: int) -> int | None:
+    """How many tokens a sublayer computes, None for all."""
+    return 1 if place // 2 >= first_short_layer else None

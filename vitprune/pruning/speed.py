@@ -1,44 +1,63 @@
-"""Pruning to a speed: heads, neurons and whole sublayers go in the order of KL per millisecond.
+"""Pruning to a speed: heads, neurons and whole sublayers go, and come back, by KL per millisecond.
 
-The exact KL decides, and what a part is worth is measured again as others go. A part that was worth little is tried
-first (lazy greedy, Minoux 1978): its KL is measured anew, and it goes if it still comes before what others were worth
-when they were last measured. Now and then all are measured again, since some get cheaper.
+The exact KL decides. First what costs the least KL per millisecond goes, until the model should be fast enough. What a
+part is worth and what it takes both change as others go: once the last attentions are gone, for example, the MLPs
+behind them compute one token instead of all, and neurons that were dear are nearly free. So parts also come back, and
+the search swings: a few parts more go, others take their place, for as long as that helps (oscillating search, Somol
+and Pudil 2000, "Oscillating search algorithms for feature selection").
+
+A part whose worth was measured a while ago is measured again only when it would be the next (lazy greedy, Minoux 1978).
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.circuit import ALL_RECEIVERS, Decision
 from vitprune.model.vit import ViT
 from vitprune.pruning.compact import Survivors
 from vitprune.pruning.latency import LatencyTable
-from vitprune.pruning.partial import PartialModel, Unit
+from vitprune.pruning.partial import PartialModel, Unit, sublayer_name
 
-REFRESH_AFTER = 0.15
-"""All parts are measured again when the predicted time has fallen by this share since the last time."""
+STALE_AFTER = 0.15
+"""What a part was worth counts no longer once the predicted time has changed by this share."""
+SWINGS = (-0.05, 0.05, -0.1, 0.1, -0.2, 0.2, -0.4, 0.4)
+"""How far the search swings below its limit and above, as shares of it: farther if nearer does not help."""
+MOST_SWINGS = 24
+"""Together; each is worth a little less than the one before."""
+LEAST_GAIN = 0.002
+"""A swing that helps by a smaller share than this was the last of its width."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedProgress:
-    """How far a search is: parts removed, predicted milliseconds and where they started, KL in nats."""
+    """How far a search is: KLs computed, predicted milliseconds and where they started, KL in nats."""
 
-    removed: int
+    tried: int
     milliseconds: float
     whole_milliseconds: float
     kl: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A part that went, or came back; KL in nats and predicted milliseconds behind it."""
+
+    part: str
+    came_back: bool
+    kl: float
+    milliseconds: float
+
+
 class SpeedSearch:
     """A model on its way to a speed; ``table`` says what its parts cost, ``images`` what they are worth.
 
-    ``trace`` has the removals in the order taken, ``survivors_after`` what was left after so many of them.
+    ``trace`` has the steps in the order taken, without those that were taken back.
     """
 
     def __init__(
@@ -53,121 +72,210 @@ class SpeedSearch:
     ) -> None:
         self._model = PartialModel(model, images, ablation)
         self._table = table
-        self._group_size = group_size
-        self._units = {unit.name: unit for unit in self._model.units(group_size)}
+        self._units = self._model.units(group_size)
         self._on_progress = on_progress
-        self.whole_milliseconds = self.milliseconds
-        self.trace: list[Decision] = []
-        self.survivors_after = [self._model.survivors]
-        self._queue: list[tuple[float, str]] = []
-        self._measured: dict[str, _Worth] = {}
-        self._refreshed_at, self._refreshed_step = math.inf, -1
+        self.milliseconds = self.whole_milliseconds = table.milliseconds(self._model.config)
+        self.trace: list[Step] = []
+        self._known: dict[tuple[Unit, bool], _Worth] = {}
+        self._taken = self._tried = 0
 
     @property
     def survivors(self) -> Survivors:
         """The heads and neurons that are left."""
-        return self.survivors_after[-1]
+        return self._model.survivors
 
     @property
     def kl(self) -> float:
         """KL(whole ‖ pruned) in nats, mean over the images."""
         return self._model.kl
 
-    @property
-    def milliseconds(self) -> float:
-        """What the model that is left should take."""
-        return self._table.milliseconds(self._model.config)
-
     def reach_milliseconds(self, limit: float) -> bool:
-        """Take parts out until the model should take no longer than this; False if nothing is left before it does."""
-        while self.milliseconds > limit:
-            if (unit := self._best(math.inf)) is None:
-                return False
-            self._remove(unit)
+        """Come as near to the whole model as can be found where the model should take no longer than this.
+
+        False, with nothing left, if it cannot be so fast.
+        """
+        if not self._shrink_to(limit):
+            return False
+        self._grow_to(limit)
+
+        def swing(width: float) -> None:
+            if width < 0:
+                self._shrink_to((1 + width) * limit)
+            else:
+                self._grow_to((1 + width) * limit)
+                self._shrink_to(limit)
+            self._grow_to(limit)
+
+        self._swing(swing, lambda: self.kl)
         return True
 
     def reach_kl(self, limit: float) -> None:
-        """Take out all parts without which KL stays within ``limit``, in nats."""
-        while (unit := self._best(limit)) is not None:
-            self._remove(unit)
+        """Make the model as fast as can be found with KL within ``limit``, in nats."""
+        self._shrink_within(limit)
 
-    def _best(self, limit: float) -> Unit | None:
-        """The part that costs the least KL per millisecond, of those without which KL stays within ``limit``."""
-        if self.milliseconds <= (1 - REFRESH_AFTER) * self._refreshed_at:
-            self._measure_all()
-        while True:
-            while self._queue:
-                _, name = heapq.heappop(self._queue)
-                if name not in self._units:
-                    continue
-                worth = self._measured[name]
-                if worth.step < len(self.trace):
-                    self._measure(name)
-                elif worth.kl <= limit:
-                    return self._units[name]
-            if self._refreshed_step == len(self.trace):
-                return None
-            # What was too dear before may have got cheaper.
-            self._measure_all()
+        def swing(width: float) -> None:
+            if width < 0:
+                self._grow_within((1 + width) * limit)
+            else:
+                self._shrink_within((1 + width) * limit)
+                self._grow_within(limit)
+            self._shrink_within(limit)
 
-    def _measure_all(self) -> None:
-        self._refreshed_at, self._refreshed_step = self.milliseconds, len(self.trace)
-        self._queue.clear()
-        for name in self._units:
-            self._measure(name)
+        self._swing(swing, lambda: self.milliseconds)
 
-    def _measure(self, name: str) -> None:
-        unit = self._units[name]
-        saved = self._saving(unit)
-        # On a stair of the cost there may be nothing to gain but by taking the whole sublayer.
-        if saved > 0:
-            after = self._model.kl_without(unit)
-            change = after - self._model.kl
-            self._measured[name] = _Worth(step=len(self.trace), kl=after)
-            heapq.heappush(self._queue, (change / saved if change > 0 else change * saved, name))
+    def _swing(self, swing: Callable[[float], None], cost: Callable[[], float]) -> None:
+        """Swing while that lowers the cost, wider when it no longer does."""
+        best, marked, steps = cost(), self._model.kept, len(self.trace)
+        widths = list(SWINGS)
+        for _ in range(MOST_SWINGS):
+            if not widths:
+                return
+            swing(widths[0])
+            gain = best - cost()
+            if gain < LEAST_GAIN * best:
+                widths.pop(0)
+            if gain > 0:
+                best, marked, steps = cost(), self._model.kept, len(self.trace)
+            else:
+                self._model.keep(marked)
+                self._moved()
+                del self.trace[steps:]
 
-    def _saving(self, unit: Unit) -> float:
-        """Milliseconds that a part costs, in the long run."""
+    def _shrink_to(self, limit: float) -> bool:
+        while self.milliseconds > limit:
+            if (unit := self._cheapest(self._removable(), came_back=False)) is None:
+                return False
+            self._take(unit, came_back=False)
+        return True
+
+    def _shrink_within(self, limit: float) -> None:
+        while unit := self._cheapest(self._removable(), came_back=False, most_kl=limit):
+            self._take(unit, came_back=False)
+
+    def _grow_to(self, limit: float) -> None:
+        while unit := self._cheapest(self._restorable(limit), came_back=True):
+            self._take(unit, came_back=True)
+
+    def _grow_within(self, limit: float) -> None:
+        while self.kl > limit:
+            if (unit := self._cheapest(self._restorable(math.inf), came_back=True)) is None:
+                return
+            self._take(unit, came_back=True)
+
+    def _removable(self) -> Iterator[tuple[Unit, float]]:
+        """What can go, and the milliseconds that this saves in the long run."""
         config = self._model.config
-        heads_or_neurons = config.layer_neurons if unit.sublayer % 2 else config.layer_heads
-        layer, width = unit.sublayer // 2, heads_or_neurons[unit.sublayer // 2]
-        if len(unit.members) == width:
-            return self.milliseconds - self._table.milliseconds(self._model.config_without(unit))
-        kind = "mlp" if unit.sublayer % 2 else "attention"
-        curve = self._table.curve(kind, is_short=layer >= config.first_short_layer)
-        return curve.saving(width, len(unit.members))
+        for place, (present, _) in enumerate(self._sides()):
+            if not present:
+                continue
+            whole = _joined(present, sublayer_name(place))
+            yield whole, self.milliseconds - self._table.milliseconds(self._model.config_without(whole))
+            heads_or_neurons = config.layer_neurons if place % 2 else config.layer_heads
+            width = heads_or_neurons[place // 2]
+            is_short = place // 2 >= config.first_short_layer
+            curve = self._table.curve("mlp" if place % 2 else "attention", is_short=is_short)
+            for unit in present if len(present) > 1 else ():
+                yield unit, curve.saving(width, len(unit.members))
 
-    def _remove(self, unit: Unit) -> None:
-        before = self._model.kl
-        self._model.remove(unit)
-        self.trace.append(
-            Decision(sender=unit.name, receiver=ALL_RECEIVERS, action="removed", before=before, after=self._model.kl)
-        )
-        self.survivors_after.append(self._model.survivors)
-        gone = set(unit.members)
-        self._units = {
-            name: other
-            for name, other in self._units.items()
-            if other.sublayer != unit.sublayer or gone.isdisjoint(other.members)
-        }
-        whole = self._model.whole(unit.sublayer)
-        if whole.members:
-            self._units[whole.name] = whole
-            self._measure(whole.name)
+    def _restorable(self, limit: float) -> Iterator[tuple[Unit, float]]:
+        """What can come back within these milliseconds, and how many it takes."""
+        for place, (present, absent) in enumerate(self._sides()):
+            if not absent:
+                continue
+            name = sublayer_name(place)
+            candidates = [*absent, _joined(absent, name)] if len(absent) > 1 else absent
+            if not present:
+                # Most of what it takes is for its being there at all: so some at once. The first neurons matter most.
+                widths = (2**power for power in range(1, (len(absent) - 1).bit_length()))
+                candidates = [*candidates, *(_joined(absent[:width], f"{name}[:{width}]") for width in widths)]
+            for unit in candidates:
+                after = self._table.milliseconds(self._model.config_with(unit))
+                if after <= limit:
+                    yield unit, after - self.milliseconds
+
+    def _sides(self) -> list[tuple[list[Unit], list[Unit]]]:
+        """For each sublayer the units that are there and those that are gone."""
+        kept = [set(members) for members in self._model.kept]
+        sides: list[tuple[list[Unit], list[Unit]]] = [([], []) for _ in kept]
+        for unit in self._units:
+            sides[unit.sublayer][unit.members[0] not in kept[unit.sublayer]].append(unit)
+        return sides
+
+    def _cheapest(
+        self, candidates: Iterable[tuple[Unit, float]], *, came_back: bool, most_kl: float = math.inf
+    ) -> Unit | None:
+        """What costs the least KL per millisecond saved, or comes back with the most per millisecond taken."""
+        # On a stair of the cost there may be nothing to gain but by taking the whole sublayer.
+        found = [(unit, milliseconds) for unit, milliseconds in candidates if came_back or milliseconds > 0]
+        for unit, _ in found:
+            known = self._known.get((unit, came_back))
+            if known is None or abs(self.milliseconds / known.milliseconds - 1) > STALE_AFTER:
+                self._measure(unit, came_back=came_back)
+
+        def entry(number: int) -> tuple[float, int]:
+            unit, milliseconds = found[number]
+            return _price(self._known[unit, came_back].change, milliseconds), number
+
+        queue = [entry(number) for number in range(len(found))]
+        heapq.heapify(queue)
+        while queue:
+            _, number = heapq.heappop(queue)
+            unit, _ = found[number]
+            worth = self._known[unit, came_back]
+            if worth.taken < self._taken:
+                self._measure(unit, came_back=came_back)
+                heapq.heappush(queue, entry(number))
+            elif worth.change < 0 if came_back else self.kl + worth.change <= most_kl:
+                return unit
+        return None
+
+    def _measure(self, unit: Unit, *, came_back: bool) -> None:
+        after = self._model.kl_with(unit) if came_back else self._model.kl_without(unit)
+        self._know(unit, came_back=came_back, change=after - self.kl)
+        self._tried += 1
         if self._on_progress:
             self._on_progress(
                 SpeedProgress(
-                    removed=len(self.trace),
+                    tried=self._tried,
                     milliseconds=self.milliseconds,
                     whole_milliseconds=self.whole_milliseconds,
                     kl=self.kl,
                 )
             )
 
+    def _know(self, unit: Unit, *, came_back: bool, change: float) -> None:
+        self._known[unit, came_back] = _Worth(change=change, taken=self._taken, milliseconds=self.milliseconds)
+
+    def _take(self, unit: Unit, *, came_back: bool) -> None:
+        before = self.kl
+        (self._model.restore if came_back else self._model.remove)(unit)
+        self._moved()
+        self._know(unit, came_back=not came_back, change=before - self.kl)
+        self.trace.append(Step(part=unit.name, came_back=came_back, kl=self.kl, milliseconds=self.milliseconds))
+
+    def _moved(self) -> None:
+        self._taken += 1
+        self.milliseconds = self._table.milliseconds(self._model.config)
+
 
 @dataclass(frozen=True)
 class _Worth:
-    """KL without a part, as it was when so many had been removed."""
+    """By how much KL changes with a step, as it was after so many steps, at so many predicted milliseconds."""
 
-    step: int
-    kl: float
+    change: float
+    taken: int
+    milliseconds: float
+
+
+def _price(change: float, milliseconds: float) -> float:
+    """KL per millisecond, the lower, the better: of a part that goes, or that comes back and lowers KL."""
+    # What comes back for nothing comes first.
+    milliseconds = max(milliseconds, 1e-9)
+    return change / milliseconds
+
+
+def _joined(units: list[Unit], name: str) -> Unit:
+    """Several units of one sublayer as one; a single one stays what it is."""
+    if len(units) == 1:
+        return units[0]
+    return Unit(units[0].sublayer, name, tuple(member for unit in units for member in unit.members))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,9 @@ from vitprune.pruning.speed import SpeedSearch
 from vitprune.stopwatch import time_in_turn
 
 MOST_CORRECTIONS = 8
-"""So often a search goes on because the model, once measured, is slower than its parts made expect."""
+"""So often a search goes on because the model, once measured, is not as fast as its parts made expect."""
+TOLERANCE = 0.02
+"""A model is fast enough, and not too fast, within this share of the target: measurements differ by as much."""
 
 
 def measured_speedup(baseline: ViT, small: ViT, bench: Bench) -> float:
@@ -31,36 +34,41 @@ def measured_speedup(baseline: ViT, small: ViT, bench: Bench) -> float:
     return float(np.median(seconds[:, 0] / seconds[:, 1]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """A compact model that is fast enough, its KL on the search's images in nats, and its measured speed-up."""
+
+    model: ViT
+    kl: float
+    speedup: float
+
+
 def reach_speedup(
     search: SpeedSearch, model: ViT, ablation: Ablation, target: float, bench: Bench, *, baseline: ViT, goal: float
-) -> tuple[ViT, int]:
-    """The largest compact model on the search's way that is ``target`` times as fast as ``baseline``, and its removals.
+) -> Reached:
+    """The compact model of least KL found that is measured to be ``target`` times as fast as ``baseline``.
 
     ``search`` is one of ``model`` and ``ablation``; its parts are first expected to take ``goal`` milliseconds then.
 
     Raises PruningError that names the best speed if there is none.
     """
-
-    def after(removals: int) -> ViT:
-        return cut(model, search.survivors_after[removals], ablation)
-
-    best, too_few = 1.0, -1
+    best: Reached | None = None
+    fastest = 1.0
     for _ in range(MOST_CORRECTIONS):
         is_possible = search.reach_milliseconds(goal)
-        enough = len(search.trace)
-        speedup = measured_speedup(baseline, after(enough), bench)
-        if speedup >= target:
-            # The parts may have cost more than expected as well.
-            while enough - too_few > 1:
-                middle = (enough + too_few) // 2
-                is_enough = measured_speedup(baseline, after(middle), bench) >= target
-                enough, too_few = (middle, too_few) if is_enough else (enough, middle)
-            return after(enough), enough
-        best, too_few = max(best, speedup), enough
-        if not is_possible:
+        small = cut(model, search.survivors, ablation)
+        speedup = measured_speedup(baseline, small, bench)
+        fastest = max(fastest, speedup)
+        if speedup >= target and (best is None or search.kl < best.kl):
+            best = Reached(model=small, kl=search.kl, speedup=speedup)
+        if target <= speedup <= (1 + TOLERANCE) * target or not is_possible:
             break
+        # The model is slower, or faster, than its parts made expect.
         goal = search.milliseconds * speedup / target
-    raise PruningError(
-        f"prune.target_speedup {target:g} cannot be reached on this machine at prune.batch_size {bench.batch_size}: "
-        f"the best model found is {best:.2f} times as fast as the baseline; lower prune.target_speedup"
-    )
+    if best is None:
+        raise PruningError(
+            f"prune.target_speedup {target:g} cannot be reached on this machine at prune.batch_size "
+            f"{bench.batch_size}: the best model found is {fastest:.2f} times as fast as the baseline; lower "
+            "prune.target_speedup"
+        )
+    return best
