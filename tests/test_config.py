@@ -55,7 +55,7 @@ def test_params_cannot_be_changed(load):
 def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
     text = (ROOT / "params.yaml").read_text()
     path = tmp_path / "params.yaml"
-    path.write_text(text.replace("tau: 0.003", f"tau: {written}"))
+    path.write_text(text.replace("tau: 0.006", f"tau: {written}"))
     assert load_params(path).acdc.tau == value
 
 

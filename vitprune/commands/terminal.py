@@ -30,6 +30,8 @@ console = Console(width=None if sys.stdout.isatty() else 110)
 
 SECONDS_BETWEEN_LINES = 10.0
 """Without a terminal, progress is a line every so often instead of a bar."""
+SECONDS_BETWEEN_STEPS = 60.0
+"""The same of training, which has a line for each epoch as well."""
 
 SAID_FILE = "VITPRUNE_SAID_FILE"
 """Environment variable: the file that the first of several ranks makes once it has said what went wrong."""
@@ -85,13 +87,13 @@ def _complain(message: str) -> None:
         Path(said).touch()
 
 
-def _due() -> Callable[[], bool]:
+def _due(seconds: float = SECONDS_BETWEEN_LINES) -> Callable[[], bool]:
     """A function that is true when it is time for another line."""
     last_line = time.monotonic()
 
     def is_due() -> bool:
         nonlocal last_line
-        if time.monotonic() - last_line < SECONDS_BETWEEN_LINES:
+        if time.monotonic() - last_line < seconds:
             return False
         last_line = time.monotonic()
         return True
@@ -171,16 +173,18 @@ def _state(now: SearchProgress) -> str:
     return f"{now.removed} removed, metric {now.damage:.5f}, about {minutes}:{seconds:02d} left"
 
 
-def _ignore(*_: object) -> None:
-    """Take a report of progress and show nothing."""
-
-
 @contextmanager
 def training_progress(description: str) -> Iterator[tuple[Callable[[EpochRecord], None], Callable[[int, int], None]]]:
-    """Yield ``on_epoch`` and ``on_step`` for a training run: a bar on a terminal, one line an epoch elsewhere."""
+    """Yield ``on_epoch`` and ``on_step`` for a training run: a bar on a terminal, lines elsewhere."""
     logger = logging.getLogger(__name__)
     if not (stderr.is_terminal and _speaks()):
-        yield lambda record: logger.info("%s: %s", description, _epoch(record)), _ignore
+        is_due = _due(SECONDS_BETWEEN_STEPS)
+
+        def step(done: int, total: int) -> None:
+            if is_due():
+                logger.info("%s: %d of %d steps", description, done, total)
+
+        yield lambda record: logger.info("%s: %s", description, _epoch(record)), step
         return
 
     columns = (
