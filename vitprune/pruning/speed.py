@@ -26,7 +26,7 @@ from vitprune.pruning.partial import PartialModel, Unit, sublayer_name
 
 STALE_AFTER = 0.15
 """What a part was worth counts no longer once the predicted time has changed by this share."""
-SWINGS = (-0.05, 0.05, -0.1, 0.1, -0.2, 0.2, -0.4, 0.4)
+SWINGS = (-0.05, 0.05, -0.1, 0.1, -0.2, 0.2)
 """How far the search swings below its limit and above, as shares of it: farther if nearer does not help."""
 MOST_SWINGS = 24
 """Together; each is worth a little less than the one before."""
@@ -90,13 +90,17 @@ class SpeedSearch:
         return self._model.kl
 
     def reach_milliseconds(self, limit: float) -> bool:
-        """Come as near to the whole model as can be found where the model should take no longer than this.
+        """Take parts out until the model should take no longer than this, and put back what then fits.
 
         False, with nothing left, if it cannot be so fast.
         """
         if not self._shrink_to(limit):
             return False
         self._grow_to(limit)
+        return True
+
+    def swing_around(self, limit: float) -> None:
+        """Swing around these milliseconds, and end within them, for as long as that lowers KL."""
 
         def swing(width: float) -> None:
             if width < 0:
@@ -107,7 +111,6 @@ class SpeedSearch:
             self._grow_to(limit)
 
         self._swing(swing, lambda: self.kl)
-        return True
 
     def reach_kl(self, limit: float) -> None:
         """Make the model as fast as can be found with KL within ``limit``, in nats."""

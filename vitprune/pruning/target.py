@@ -54,17 +54,26 @@ def reach_speedup(
     """
     best: Reached | None = None
     fastest = 1.0
-    for _ in range(MOST_CORRECTIONS):
-        is_possible = search.reach_milliseconds(goal)
+
+    def measure() -> float:
+        nonlocal best, fastest
         small = cut(model, search.survivors, ablation)
         speedup = measured_speedup(baseline, small, bench)
         fastest = max(fastest, speedup)
         if speedup >= target and (best is None or search.kl < best.kl):
             best = Reached(model=small, kl=search.kl, speedup=speedup)
+        return speedup
+
+    for _ in range(MOST_CORRECTIONS):
+        is_possible = search.reach_milliseconds(goal)
+        speedup = measure()
         if target <= speedup <= (1 + TOLERANCE) * target or not is_possible:
             break
         # The model is slower, or faster, than its parts made expect.
         goal = search.milliseconds * speedup / target
+    if best is not None:
+        search.swing_around(goal)
+        measure()
     if best is None:
         raise PruningError(
             f"prune.target_speedup {target:g} cannot be reached on this machine at prune.batch_size "

@@ -1,0 +1,32 @@
+"""What is shown where there is no terminal, as under ``dvc repro > log`` or in a batch job."""
+
+import logging
+
+import pytest
+
+from vitprune.commands import terminal
+from vitprune.commands.terminal import progress, training_progress
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO, logger="vitprune")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_a_long_epoch_shows_its_steps_now_and_then(lines, monkeypatch):
+    clock = iter(range(0, 1000, 25))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(clock)))
+    with training_progress("train") as (_, on_step):
+        for done in range(1, 10):
+            on_step(done, 40)
+    # Looked at every 25 seconds, and once more for each line.
+    assert lines() == ["train: 3 of 40 steps", "train: 6 of 40 steps", "train: 9 of 40 steps"]
+
+
+def test_a_short_one_does_not(lines):
+    with training_progress("train") as (_, on_step), progress("score") as on_progress:
+        for done in range(1, 10):
+            on_step(done, 9)
+            on_progress(done, 9)
+    assert lines() == []
