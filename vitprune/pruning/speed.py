@@ -26,7 +26,7 @@ from vitprune.pruning.partial import PartialModel, Unit, sublayer_name
 
 STALE_AFTER = 0.15
 """What a part was worth counts no longer once the predicted time has changed by this share."""
-SWINGS = (-0.05, 0.05, -0.1, 0.1, -0.2, 0.2)
+SWINGS = (-0.05, 0.05, -0.1, 0.1, -0.2, 0.2, -0.4, 0.4)
 """How far the search swings below its limit and above, as shares of it: farther if nearer does not help."""
 MOST_SWINGS = 24
 """Together; each is worth a little less than the one before."""
