@@ -100,7 +100,7 @@ class SpeedSearch:
         return True
 
     def swing_around(self, limit: float) -> None:
-        """Swing around these milliseconds, and end within them, for as long as that lowers KL."""
+        """Swing around these milliseconds, which the model is within, for as long as that lowers KL."""
 
         def swing(width: float) -> None:
             if width < 0:
@@ -110,7 +110,7 @@ class SpeedSearch:
                 self._shrink_to(limit)
             self._grow_to(limit)
 
-        self._swing(swing, lambda: self.kl)
+        self._swing(swing, lambda: self.kl if self.milliseconds <= limit else math.inf)
 
     def reach_kl(self, limit: float) -> None:
         """Make the model as fast as can be found with KL within ``limit``, in nats."""
@@ -124,7 +124,7 @@ class SpeedSearch:
                 self._grow_within(limit)
             self._shrink_within(limit)
 
-        self._swing(swing, lambda: self.milliseconds)
+        self._swing(swing, lambda: self.milliseconds if self.kl <= limit else math.inf)
 
     def _swing(self, swing: Callable[[float], None], cost: Callable[[], float]) -> None:
         """Swing while that lowers the cost, wider when it no longer does."""
@@ -273,8 +273,7 @@ class _Worth:
 def _price(change: float, milliseconds: float) -> float:
     """KL per millisecond, the lower, the better: of a part that goes, or that comes back and lowers KL."""
     # What comes back for nothing comes first.
-    milliseconds = max(milliseconds, 1e-9)
-    return change / milliseconds
+    return change / max(milliseconds, 1e-9)
 
 
 def _joined(units: list[Unit], name: str) -> Unit:

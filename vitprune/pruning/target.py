@@ -36,11 +36,10 @@ def measured_speedup(baseline: ViT, small: ViT, bench: Bench) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """A compact model that is fast enough, its KL on the search's images in nats, and its measured speed-up."""
+    """A compact model that was measured to be fast enough, and its KL on the search's images in nats."""
 
     model: ViT
     kl: float
-    speedup: float
 
 
 def reach_speedup(
@@ -61,19 +60,20 @@ def reach_speedup(
         speedup = measured_speedup(baseline, small, bench)
         fastest = max(fastest, speedup)
         if speedup >= target and (best is None or search.kl < best.kl):
-            best = Reached(model=small, kl=search.kl, speedup=speedup)
+            best = Reached(model=small, kl=search.kl)
         return speedup
 
     for _ in range(MOST_CORRECTIONS):
         is_possible = search.reach_milliseconds(goal)
         speedup = measure()
-        if target <= speedup <= (1 + TOLERANCE) * target or not is_possible:
+        if target <= speedup <= (1 + TOLERANCE) * target:
+            search.swing_around(goal)
+            measure()
+            break
+        if not is_possible:
             break
         # The model is slower, or faster, than its parts made expect.
         goal = search.milliseconds * speedup / target
-    if best is not None:
-        search.swing_around(goal)
-        measure()
     if best is None:
         raise PruningError(
             f"prune.target_speedup {target:g} cannot be reached on this machine at prune.batch_size "
