@@ -23,9 +23,9 @@ from discovery_models import ROOT, machine, trained
 from torch import Tensor
 
 from vitprune.circuit import Ablation, Graph, acdc
+from vitprune.circuit.levels import Levels, centred
 from vitprune.circuit.masked import read_streams, run_masked
 from vitprune.circuit.metrics import kl_divergence
-from vitprune.circuit.stages import Stages, centred
 from vitprune.model import ViT
 
 RIVAL = ROOT / "benchmarks" / "rivals" / "auto_circuit_acdc.py"
@@ -39,20 +39,20 @@ class MaskedForward:
     """The circuit's forward pass as it is defined: every receiver sums up what it reads."""
 
     def __init__(self, model: ViT, images: Tensor, graph: Graph, ablation: Ablation) -> None:
-        self.model, self.graph, self.stages = model, graph, Stages(model, graph)
+        self.model, self.graph, self.levels = model, graph, Levels(model, graph)
         self.embedding = centred(model.embed(images))
-        self.removed = self.stages.send_all(self.stages.by_stage(ablation.activations(model, images, 0)))
+        self.removed = self.levels.send_all(self.levels.by_level(ablation.activations(model, images, 0)))
 
     def __call__(self, keep: Tensor) -> Tensor:
-        graph, stages = self.graph, self.stages
+        graph, levels = self.graph, self.levels
         writes = self.embedding.new_empty(len(graph.senders), *self.embedding.shape)
         writes[0] = self.embedding
-        for stage in range(1, graph.last_stage):
-            rows, columns = graph.stage_receivers[stage], graph.stage_senders[stage]
-            streams = read_streams(stages, stage, keep[rows.start : rows.stop], writes, self.removed)
-            sent = stages.send(stage, stages.activate(stage, stages.project(stage, streams, torch.arange(len(rows)))))
+        for level in range(1, graph.last_level):
+            rows, columns = graph.level_receivers[level], graph.level_senders[level]
+            streams = read_streams(levels, level, keep[rows.start : rows.stop], writes, self.removed)
+            sent = levels.send(level, levels.activate(level, levels.project(level, streams, torch.arange(len(rows)))))
             writes[columns.start : columns.stop, :, : sent.shape[2]] = sent
-        last = read_streams(stages, graph.last_stage, keep[-1:], writes, self.removed)
+        last = read_streams(levels, graph.last_level, keep[-1:], writes, self.removed)
         return self.model.classify(last[0])
 
 

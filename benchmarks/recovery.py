@@ -4,24 +4,23 @@
 
 PIPELINE is a folder in which the pipeline has run up to ``acdc``: it has params.yaml, data/clean, models/baseline and
 models/pruned. The pruned model is fine-tuned anew with each loss, everything else being that of ``finetune``; seeds
-change order and augmentation. Figures are those of the validation images, since they are here to choose by. Adds to
-benchmarks/results/recovery.md.
+change order and augmentation. Figures are those of the validation images, since they are here to choose by. Writes
+benchmarks/results/SOURCE_recovery.md, SOURCE being that of the data.
 """
 
 import argparse
-import copy
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from discovery_models import ROOT, machine
-from pruning import CPU, Setting, setting_of, spread, tuned
+from tuning import CPU, at_once, plural, setting_of, spread, tune
 
 from vitprune.circuit.metrics import kl_divergence
-from vitprune.config import DistillationParams
-from vitprune.device import keep_freed_memory
 from vitprune.model import load_model
 from vitprune.model.predict import predict
 from vitprune.model.score import score
+from vitprune.training.options import DistillationOptions
 
 PLAIN = {"weight": 0.0, "temperature": 2.0, "hard": False, "feature_weight": 0.0}
 LOSSES = {
@@ -36,13 +35,25 @@ LOSSES = {
 }
 
 
-def recovered(given: Setting, folder: Path, options: dict[str, object], seed: int, epochs: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class Case:
+    """One fine-tuning; ``loss`` is one of LOSSES."""
+
+    folder: Path
+    loss: str
+    seed: int
+    epochs: int
+
+
+def recovered(case: Case) -> dict[str, float]:
     """Validation figures of the pruned model after fine-tuning with a loss."""
-    saved = load_model(folder / "models" / "pruned")
-    tuned(given, saved.model, seed, epochs, distillation=DistillationParams(**PLAIN | options))
+    sys.stderr.write(f"{case.loss}, seed {case.seed}\n")
+    given, saved = setting_of(case.folder), load_model(case.folder / "models" / "pruned")
+    distillation = DistillationOptions(**PLAIN | LOSSES[case.loss])
+    tune(given, saved.model, case.seed, case.epochs, distillation=distillation)
     val, preprocessing = given.packed.val, given.baseline.preprocessing
     logits = predict(saved.model, val.images, preprocessing, device=CPU)
-    theirs = predict(copy.deepcopy(given.baseline.model), val.images, preprocessing, device=CPU)
+    theirs = predict(given.baseline.model, val.images, preprocessing, device=CPU)
     found = score(logits, val.labels)
     return {"accuracy": 100 * found.accuracy, "loss": found.loss, "kl": kl_divergence(theirs, logits)}
 
@@ -52,30 +63,30 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "recovery.md")
+    parser.add_argument("--jobs", type=int, default=2, help="models that are fine-tuned at once")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/SOURCE_recovery.md")
     arguments = parser.parse_args()
-    keep_freed_memory()
-    given, epochs = setting_of(arguments.folder), arguments.epochs
-    many = f"{arguments.seeds} seed{'s' if arguments.seeds > 1 else ''}"
+    source = setting_of(arguments.folder).params.data.source
+    cases = [Case(arguments.folder, loss, seed, arguments.epochs) for loss in LOSSES for seed in range(arguments.seeds)]
+    results = dict(at_once(recovered, cases, arguments.jobs))
     lines = [
-        f"## {given.params.data.source}, {epochs} epoch{'s' if epochs > 1 else ''}, {many}",
+        f"# Losses of fine-tuning, {source}",
         "",
-        f"{machine()}. Validation images; the teacher is the baseline.",
+        f"{machine()}. The pruned model after {plural(arguments.epochs, 'epoch')} with each loss: mean ± standard "
+        f"deviation over {plural(arguments.seeds, 'seed')}, on validation images. The teacher is the baseline.",
         "",
         "| loss | accuracy, % | cross-entropy | KL from the baseline |",
         "| --- | ---: | ---: | ---: |",
     ]
-    for name, options in LOSSES.items():
-        sys.stderr.write(f"{name}\n")
-        found = [recovered(given, arguments.folder, options, seed, epochs) for seed in range(arguments.seeds)]
+    for loss in LOSSES:
+        found = [result for case, result in results.items() if case.loss == loss]
         cells = [
             spread([each[key] for each in found], digits) for key, digits in (("accuracy", 2), ("loss", 3), ("kl", 4))
         ]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    text = "\n".join(lines) + "\n"
-    before = arguments.output.read_text() if arguments.output.is_file() else "# Losses of fine-tuning\n"
-    arguments.output.write_text(f"{before}\n{text}")
-    sys.stdout.write(text)
+        lines.append("| " + " | ".join([loss, *cells]) + " |")
+    output = arguments.output or ROOT / "benchmarks" / "results" / f"{source.replace('-', '_')}_recovery.md"
+    output.write_text("\n".join(lines) + "\n")
+    sys.stdout.write(output.read_text())
 
 
 if __name__ == "__main__":

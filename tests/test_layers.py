@@ -6,8 +6,7 @@ from tests.imports import imports_of
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors"},
-    {"config"},
+    {"errors", "options"},
     {"storage", "device", "distributed", "stopwatch"},
     {"data"},
     {"model"},
@@ -15,6 +14,7 @@ LAYERS = [
     {"training", "pruning", "export"},
     {"evaluation"},
     {"report"},
+    {"config"},
     {"commands"},
     {"cli", "stages"},
     {"__main__"},

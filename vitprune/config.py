@@ -1,7 +1,7 @@
-"""``params.yaml`` as typed, frozen sections.
+"""``params.yaml`` as one typed, frozen object.
 
 The file is read once by ``load_params``. Every key must be there and no other may be; whatever cannot be used is
-refused with the key's full name. There are no defaults here on purpose: what a run did is what its params file says.
+refused with the key's full name. Each section is defined beside the component that it is for.
 """
 
 from __future__ import annotations
@@ -12,267 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from vitprune.circuit.options import AcdcOptions
+from vitprune.data.options import CleanOptions, DataOptions
 from vitprune.errors import ConfigError
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-MixingAlpha = Annotated[float, Field(ge=0, le=100)]
+from vitprune.evaluation.options import EvaluateOptions
+from vitprune.model.options import ModelOptions
+from vitprune.options import Options, Seed
+from vitprune.pruning.options import PruneOptions
+from vitprune.training.options import FinetuneOptions, TrainOptions
 
 
-def _warm_up_message(section: str, warmup_epochs: float, epochs: int) -> str:
-    return f"{section}.warmup_epochs ({warmup_epochs}) must be less than {section}.epochs ({epochs})"
-
-
-class Section(BaseModel):
-    """Base of every part of the params: immutable, no unknown keys, no silent conversion, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataParams(Section):
-    """Where the images come from and the form they take."""
-
-    source: Literal["digits", "fashion-mnist", "kaggle", "folder", "archive"]
-    path: str | None
-    kaggle_handle: str
-    image_size: Positive
-    channels: Literal[1, 3]
-
-    @model_validator(mode="after")
-    def _local_sources_need_a_path(self) -> DataParams:
-        if self.source in ("folder", "archive") and not self.path:
-            raise ValueError(
-                f"data.path is missing: with data.source {self.source!r} it names the {self.source} to read"
-            )
-        return self
-
-
-class CleanParams(Section):
-    """How images are audited, resized and split."""
-
-    resize: Literal["crop", "stretch"]
-    val_fraction: Share
-    test_fraction: Share
-    seed: Seed
-    max_dropped_fraction: Fraction
-    empty_classes: Literal["error", "drop"]
-
-    @model_validator(mode="after")
-    def _something_is_left_to_train_on(self) -> CleanParams:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                f"clean.val_fraction ({self.val_fraction}) and clean.test_fraction ({self.test_fraction}) "
-                "leave nothing to train on: their sum must be below 1"
-            )
-        return self
-
-
-class ModelParams(Section):
-    """Shape of the Vision Transformer, and what it starts from; image size, channels and classes come from the data."""
-
-    pretrained: str | None
-    pretrained_path: str | None
-    patch_size: Positive
-    patch_embedding: Literal["linear", "conv", "shifted"]
-    positions: Literal["learned", "sincos"]
-    pooling: Literal["class", "mean"]
-    d_model: Positive
-    num_layers: Positive
-    num_heads: Positive
-    d_mlp: Positive
-    dropout: Share
-    drop_path: Share
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> ModelParams:
-        if self.d_model % self.num_heads:
-            raise ValueError(f"model.d_model ({self.d_model}) is not divisible by model.num_heads ({self.num_heads})")
-        return self
-
-    @model_validator(mode="after")
-    def _the_embedding_fits_the_sizes(self) -> ModelParams:
-        if self.positions == "sincos" and self.d_model % 4:
-            raise ValueError(
-                f"model.d_model ({self.d_model}) is not divisible by 4, as model.positions sincos need it: half of it "
-                "is for rows and half for columns, each in sines and cosines"
-            )
-        if self.patch_embedding == "shifted" and self.patch_size == 1:
-            raise ValueError(
-                "model.patch_size 1 has no half to shift by: model.patch_embedding shifted needs at least 2"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _pretrained_weights_have_a_name(self) -> ModelParams:
-        if self.pretrained is not None and not re.fullmatch(r"(timm|torchvision)/[\w.]+", self.pretrained):
-            raise ValueError(
-                "model.pretrained must be null, timm/NAME or torchvision/NAME, such as timm/vit_tiny_patch16_224, "
-                f"got {self.pretrained!r}"
-            )
-        if self.pretrained is None and self.pretrained_path is not None:
-            raise ValueError(
-                f"model.pretrained is missing: with model.pretrained_path ({self.pretrained_path}) it names the model "
-                "whose weights that file holds"
-            )
-        return self
-
-
-class AugmentParams(Section):
-    """Augmentation of training batches; 0 (1 for ``crop_scale_min``) switches a part off."""
-
-    horizontal_flip: Fraction
-    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)]
-    policy: Literal["randaugment", "trivialaugment"] | None
-    policy_magnitude: Annotated[int, Field(ge=0, le=30)]
-    noise_std: NonNegative
-    erasing: Fraction
-    mixup_alpha: MixingAlpha
-    cutmix_alpha: MixingAlpha
-
-
-class DistillationParams(Section):
-    """What a student learns from a teacher; ``weight`` 0 and ``feature_weight`` 0 leave the teacher out."""
-
-    weight: Fraction
-    temperature: Annotated[float, Field(gt=0)]
-    hard: bool
-    feature_weight: NonNegative
-
-    @property
-    def is_on(self) -> bool:
-        """Whether the teacher is asked at all."""
-        return self.weight > 0 or self.feature_weight > 0
-
-
-class TrainParams(Section):
-    """Optimisation of the baseline; fine-tuning shares all of it but its length and learning rate."""
-
-    epochs: Positive
-    batch_size: Positive
-    optimizer: Literal["adamw", "muon"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_epochs: NonNegative
-    weight_decay: NonNegative
-    label_smoothing: Share
-    clip_norm: Annotated[float, Field(gt=0)]
-    compile: bool
-    ema_decay: Share | None
-    checkpoint_minutes: Annotated[float, Field(gt=0)]
-    teacher: str | None
-    distillation: DistillationParams
-    augment: AugmentParams
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> TrainParams:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(_warm_up_message("train", self.warmup_epochs, self.epochs))
-        return self
-
-
-class AcdcParams(Section):
-    """Circuit discovery: what is searched, on which images, and what counts as not mattering."""
-
-    method: Literal["acdc", "eap", "eap-ig", "hybrid", "activation", "random"]
-    tau: NonNegative
-    num_edges: Positive | None
-    metric: Literal["kl", "cross-entropy", "logit-difference", "accuracy"]
-    granularity: Literal["edge", "node", "node-edge"]
-    ablation: Literal["mean", "zero", "resample", "noise"]
-    noise_std: Annotated[float, Field(gt=0)]
-    steps: Positive
-    split_qkv: bool
-    mlp_groups: Positive
-    num_images: Positive
-    num_reference_images: Positive
-    batch_size: Positive | None
-    seed: Seed
-
-    @model_validator(mode="after")
-    def _the_metric_suits_the_method(self) -> AcdcParams:
-        if self.method == "eap" and self.metric == "kl":
-            raise ValueError(
-                "acdc.metric kl does not suit acdc.method eap: KL(full ‖ circuit) is least at the full model, so that "
-                "its gradient there is zero; set acdc.metric to cross-entropy or logit-difference, or use eap-ig"
-            )
-        if self.method in ("eap", "eap-ig", "hybrid") and self.metric == "accuracy":
-            raise ValueError(f"acdc.metric accuracy does not suit acdc.method {self.method}: it has no gradient")
-        if self.method in ("acdc", "hybrid") and self.num_edges is not None:
-            raise ValueError(
-                f"acdc.num_edges ({self.num_edges}) is for methods that rank edges; {self.method} goes by acdc.tau: "
-                "set acdc.num_edges to null"
-            )
-        return self
-
-
-class PruneParams(Section):
-    """How small the compact model becomes: by the circuit alone, or by latency and KL."""
-
-    target_speedup: Annotated[float, Field(gt=1)] | None
-    target_kl: Annotated[float, Field(gt=0)] | None
-    group_size: Positive
-    batch_size: Positive
-    device: str | None
-    warmup: Annotated[int, Field(ge=1)]
-    rounds: Annotated[int, Field(ge=5)]
-
-    @model_validator(mode="after")
-    def _one_target(self) -> PruneParams:
-        if self.target_speedup is not None and self.target_kl is not None:
-            raise ValueError(
-                f"prune.target_speedup ({self.target_speedup}) and prune.target_kl ({self.target_kl}) exclude each "
-                "other: set one of them to null"
-            )
-        return self
-
-    @property
-    def has_target(self) -> bool:
-        """Whether latency decides, and not the circuit alone."""
-        return self.target_speedup is not None or self.target_kl is not None
-
-
-class FinetuneParams(Section):
-    """Recovery after pruning, the baseline as teacher; the control is trained for as long."""
-
-    epochs: Positive
-    rounds: Positive
-    scope: Literal["all", "cut"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_epochs: NonNegative
-    distillation: DistillationParams
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> FinetuneParams:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(_warm_up_message("finetune", self.warmup_epochs, self.epochs))
-        if self.warmup_epochs >= self.epochs // self.rounds:
-            raise ValueError(
-                f"finetune.warmup_epochs ({self.warmup_epochs}) must be less than the epochs of a round: "
-                f"finetune.epochs ({self.epochs}) are shared by finetune.rounds ({self.rounds})"
-            )
-        return self
-
-    def of_round(self, number: int) -> FinetuneParams:
-        """The same for one of the rounds, from 1 to ``rounds``, which share the epochs."""
-        epochs = self.epochs * number // self.rounds - self.epochs * (number - 1) // self.rounds
-        return self.model_copy(update={"epochs": epochs, "rounds": 1})
-
-
-class EvaluateParams(Section):
-    """Evaluation and the timing protocol."""
-
-    batch_size: Positive
-    timing_batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    timing_warmup: Annotated[int, Field(ge=1)]
-    timing_rounds: Annotated[int, Field(ge=5)]
-
-
-class ComputeParams(Section):
+class ComputeOptions(Options):
     """Where and how the arithmetic runs; ``threads: null`` leaves the number, of each process, to PyTorch."""
 
     device: str
@@ -282,18 +34,18 @@ class ComputeParams(Section):
     seed: Seed
 
 
-class Params(Section):
+class Params(Options):
     """The whole of ``params.yaml``."""
 
-    data: DataParams
-    clean: CleanParams
-    model: ModelParams
-    train: TrainParams
-    acdc: AcdcParams
-    prune: PruneParams
-    finetune: FinetuneParams
-    evaluate: EvaluateParams
-    compute: ComputeParams
+    data: DataOptions
+    clean: CleanOptions
+    model: ModelOptions
+    train: TrainOptions
+    acdc: AcdcOptions
+    prune: PruneOptions
+    finetune: FinetuneOptions
+    evaluate: EvaluateOptions
+    compute: ComputeOptions
 
     @model_validator(mode="after")
     def _patches_tile_the_image(self) -> Params:
@@ -317,7 +69,7 @@ class Params(Section):
             )
         return self
 
-    def prune_in_round(self, number: int) -> PruneParams:
+    def prune_in_round(self, number: int) -> PruneOptions:
         """How far pruning goes before round ``number`` of fine-tuning: of N rounds, each is as large a factor."""
         if self.prune.target_speedup is None:
             return self.prune

@@ -4,14 +4,14 @@ import torch
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import Ablation, Graph
 from vitprune.circuit import ablation as ablation_module
-from vitprune.circuit.stages import Stages
+from vitprune.circuit.levels import Levels
 from vitprune.errors import CircuitError
 
 
 def centred_writes(ablation, model, graph):
     """What each sender adds to the stream when it is removed, but for a constant that no reader sees, ``(s, t, d)``."""
-    stages = Stages(model, graph)
-    return stages.send_all(stages.by_stage(ablation.activations(model, random_images(model))))[:, 0]
+    levels = Levels(model, graph)
+    return levels.send_all(levels.by_level(ablation.activations(model, random_images(model))))[:, 0]
 
 
 def test_the_mean_is_that_of_what_each_node_writes():

@@ -45,9 +45,9 @@ def test_the_number_of_edges_follows_the_formula(layers, heads, split):
 
 @given(graphs)
 def test_edges_run_forward_only(graph):
-    stage = {node.name: node.stage for node in graph.nodes}
-    stage |= {receiver.name: receiver.node.stage for receiver in graph.receivers}
-    assert all(stage[sender] < stage[receiver] for sender, receiver in graph.edges)
+    level = {node.name: node.level for node in graph.nodes}
+    level |= {receiver.name: receiver.node.level for receiver in graph.receivers}
+    assert all(level[sender] < level[receiver] for sender, receiver in graph.edges)
     assert len(set(graph.edges)) == len(graph.edges)
 
 

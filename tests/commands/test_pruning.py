@@ -4,8 +4,8 @@ import torch
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import Ablation
 from vitprune.commands.pruning import prune_to_target
-from vitprune.config import PruneParams
 from vitprune.errors import MeasurementError, PruningError
+from vitprune.pruning.options import PruneOptions
 
 CPU = torch.device("cpu")
 OPTIONS = {
@@ -28,7 +28,7 @@ def searched():
 
 
 def prune(searched, tmp_path, **options):
-    return prune_to_target(PruneParams(**OPTIONS | options), *searched, CPU, latency=tmp_path / "latency.json")
+    return prune_to_target(PruneOptions(**OPTIONS | options), *searched, CPU, latency=tmp_path / "latency.json")
 
 
 def test_a_speed_is_reached_as_measured_on_the_whole_model(searched, tmp_path):
@@ -53,6 +53,6 @@ def test_a_speed_that_no_model_has_names_the_best(searched, tmp_path):
 
 
 def test_an_unreliable_measurement_is_refused(searched, tmp_path):
-    options = PruneParams(**OPTIONS | {"target_speedup": 2.0}).model_copy(update={"rounds": 3})
+    options = PruneOptions(**OPTIONS | {"target_speedup": 2.0}).model_copy(update={"rounds": 3})
     with pytest.raises(MeasurementError, match="would not give a figure to trust"):
         prune_to_target(options, *searched, CPU, latency=tmp_path / "latency.json")

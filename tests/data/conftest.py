@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from vitprune.config import CleanParams, DataParams
+from vitprune.data.options import CleanOptions, DataOptions
 
 MakeImage = Callable[..., bytes]
 
@@ -64,7 +64,7 @@ def write_tar(path: Path, files: Mapping[str, bytes | str | None], mode: str = "
     return path
 
 
-def data_params(**changes: Any) -> DataParams:
+def data_params(**changes: Any) -> DataOptions:
     values: dict[str, Any] = {
         "source": "archive",
         "path": "unused",
@@ -72,10 +72,10 @@ def data_params(**changes: Any) -> DataParams:
         "image_size": 8,
         "channels": 3,
     }
-    return DataParams(**(values | changes))
+    return DataOptions(**(values | changes))
 
 
-def clean_params(**changes: Any) -> CleanParams:
+def clean_params(**changes: Any) -> CleanOptions:
     values: dict[str, Any] = {
         "resize": "crop",
         "val_fraction": 0.2,
@@ -84,7 +84,7 @@ def clean_params(**changes: Any) -> CleanParams:
         "max_dropped_fraction": 0.05,
         "empty_classes": "error",
     }
-    return CleanParams(**(values | changes))
+    return CleanOptions(**(values | changes))
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import torch
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
 from vitprune.circuit import Ablation, acdc, eap, eap_ig, hybrid
 from vitprune.commands.launch import ranks_around
-from vitprune.config import DistillationParams
 from vitprune.distributed import gathered, join, world
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.training.distillation import Distiller
+from vitprune.training.options import DistillationOptions
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -20,7 +20,7 @@ CLASSES = ("a", "b", "c", "d")
 def training(folder: Path) -> None:
     """A training with everything in it that is random, and a teacher; 34 images, so that the last batch has two."""
     model, teacher = tiny_model(dropout=0.1, drop_path=0.2), tiny_model(7).eval()
-    options = DistillationParams(weight=0.5, temperature=2.0, hard=False, feature_weight=0.1)
+    options = DistillationOptions(weight=0.5, temperature=2.0, hard=False, feature_weight=0.1)
     distiller = Distiller(
         SavedModel(model=teacher, preprocessing=PREPROCESSING, class_names=CLASSES), options, PREPROCESSING
     )

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from vitprune.config import AugmentParams, DistillationParams, TrainParams
 from vitprune.data.packed import Split
 from vitprune.model import Preprocessing, ViT, ViTConfig
 from vitprune.training.loop import TrainingResult, train
+from vitprune.training.options import AugmentOptions, DistillationOptions, TrainOptions
 
-NO_AUGMENTATION = AugmentParams(
+NO_AUGMENTATION = AugmentOptions(
     horizontal_flip=0.0,
     crop_scale_min=1.0,
     rotation_degrees=0.0,
@@ -22,7 +22,7 @@ NO_AUGMENTATION = AugmentParams(
     mixup_alpha=0.0,
     cutmix_alpha=0.0,
 )
-ALL_AUGMENTATION = AugmentParams(
+ALL_AUGMENTATION = AugmentOptions(
     horizontal_flip=0.5,
     crop_scale_min=0.7,
     rotation_degrees=15.0,
@@ -65,7 +65,7 @@ def random_split(num_images: int, seed: int = 0, num_classes: int = 4) -> Split:
     )
 
 
-def recipe(**changes: object) -> TrainParams:
+def recipe(**changes: object) -> TrainOptions:
     plain: dict[str, object] = {
         "epochs": 3,
         "batch_size": 8,
@@ -79,10 +79,10 @@ def recipe(**changes: object) -> TrainParams:
         "ema_decay": None,
         "checkpoint_minutes": 5.0,
         "teacher": None,
-        "distillation": DistillationParams(weight=0.5, temperature=2.0, hard=False, feature_weight=0.0),
+        "distillation": DistillationOptions(weight=0.5, temperature=2.0, hard=False, feature_weight=0.0),
         "augment": NO_AUGMENTATION,
     }
-    return TrainParams(**{**plain, **changes})
+    return TrainOptions(**{**plain, **changes})
 
 
 def train_tiny(model: ViT, train_split: Split, val_split: Split, **changes: object) -> TrainingResult:

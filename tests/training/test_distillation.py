@@ -8,16 +8,16 @@ import torch
 from torch.nn import functional as F
 
 from tests.training.conftest import PREPROCESSING, recipe, tiny_model, train_tiny
-from vitprune.config import DistillationParams
 from vitprune.errors import TrainingError
 from vitprune.model import Preprocessing, SavedModel
 from vitprune.training.distillation import Distiller, check_teacher, run_with_streams
+from vitprune.training.options import DistillationOptions
 
 CLASSES = ("a", "b", "c", "d")
 
 
 def options(**changes):
-    return DistillationParams(**{"weight": 0.5, "temperature": 2.0, "hard": False, "feature_weight": 0.0} | changes)
+    return DistillationOptions(**{"weight": 0.5, "temperature": 2.0, "hard": False, "feature_weight": 0.0} | changes)
 
 
 def saved(seed=0, preprocessing=PREPROCESSING, **changes):

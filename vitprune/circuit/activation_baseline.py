@@ -10,8 +10,8 @@ from vitprune.circuit.activations import run_whole
 from vitprune.circuit.checks import check_call
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.graph import Graph
+from vitprune.circuit.levels import Levels
 from vitprune.circuit.ranking import check_choice, circuit_of_scores
-from vitprune.circuit.stages import Stages
 from vitprune.distributed import total, world
 from vitprune.model.vit import ViT
 
@@ -21,20 +21,20 @@ def activation_scores(model: ViT, images: Tensor, graph: Graph, ablation: Ablati
 
     Mean over tokens (the class token alone for receivers that read no other) and images, ``(receivers, senders)``.
     """
-    stages = Stages(model, graph)
+    levels = Levels(model, graph)
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
     share = world().share_of(len(images))
     for first in range(share.start, share.stop, batch_size):
         batch = images[first : min(first + batch_size, share.stop)]
-        clean = stages.by_stage(run_whole(model, batch)[1])
-        ablated = stages.by_stage(ablation.activations(model, batch, first))
-        writes = stages.send_all(clean)
-        lengths = stages.send_all([new - old for new, old in zip(ablated, clean, strict=True)]).norm(dim=-1)
-        for stage, rows in enumerate(graph.stage_receivers):
+        clean = levels.by_level(run_whole(model, batch)[1])
+        ablated = levels.by_level(ablation.activations(model, batch, first))
+        writes = levels.send_all(clean)
+        lengths = levels.send_all([new - old for new, old in zip(ablated, clean, strict=True)]).norm(dim=-1)
+        for level, rows in enumerate(graph.level_receivers):
             if rows:
-                earlier = graph.stage_senders[stage].start
-                stream = writes[:earlier].sum(dim=0) + stages.biases[stage]
-                tokens = stages.reads_tokens(stage, "")
+                earlier = graph.level_senders[level].start
+                stream = writes[:earlier].sum(dim=0) + levels.biases[level]
+                tokens = levels.reads_tokens(level, "")
                 relative = lengths[:earlier, :, :tokens] / stream.norm(dim=-1)[:, :tokens].clamp_min(1e-12)
                 scores[rows.start : rows.stop, :earlier] += relative.mean(dim=-1).sum(dim=-1).double().cpu()
     return total(scores) / len(images) * graph.all_edges

@@ -1,6 +1,6 @@
 """Edge attribution: the predicted change of a metric if an edge is removed, for all edges from a few passes.
 
-Legend of dimensions: b images, t tokens, d width of the stream, r receivers of a stage, s senders, w width of what a
+Legend of dimensions: b images, t tokens, d width of the stream, r receivers of a level, s senders, w width of what a
 receiver projects to.
 
 The score of u → v is Σ over tokens of (what stands in for u − what u writes) · ∂metric/∂(what v reads), averaged over
@@ -23,8 +23,8 @@ from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.activations import run_whole
 from vitprune.circuit.checks import check_finite
 from vitprune.circuit.graph import Graph
+from vitprune.circuit.levels import HeadLevel, Levels, MlpLevel, centred
 from vitprune.circuit.metrics import Metric, Reference
-from vitprune.circuit.stages import HeadStage, MlpStage, Stages, centred
 from vitprune.distributed import total, world
 from vitprune.model.vit import NORM_EPS, ViT
 
@@ -35,9 +35,9 @@ OTHER_BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class _Projection:
-    """What all receivers of a stage read, ``(b, t, d)``, and what they project it to, ``(b, t, all widths)``."""
+    """What all receivers of a level read, ``(b, t, d)``, and what they project it to, ``(b, t, all widths)``."""
 
-    stage: int
+    level: int
     stream: Tensor
     projected: Tensor
 
@@ -56,10 +56,10 @@ def attribute(
 
     Gradients are averaged over ``positions`` on the way from the ablated embedding (0) to that of the image (1).
     """
-    stages = Stages(model, graph)
+    levels = Levels(model, graph)
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
     size = min(batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
-    sums = _GradientSums(stages, size)
+    sums = _GradientSums(levels, size)
     share = world().share_of(len(images))
     for first in range(share.start, share.stop, size):
         last = min(first + size, share.stop)
@@ -69,8 +69,8 @@ def attribute(
             check_finite(logits)
             reference = Reference.of(logits, None if labels is None else labels[first:last])
             removed = ablation.activations(model, batch, first)
-            ablated, clean = stages.by_stage(removed), stages.by_stage(activations)
-            changes = stages.send_all([new - old for new, old in zip(ablated, clean, strict=True)])
+            ablated, clean = levels.by_level(removed), levels.by_level(activations)
+            changes = levels.send_all([new - old for new, old in zip(ablated, clean, strict=True)])
         sums.clear(len(batch))
         for position in positions:
             embedded = torch.lerp(removed.embed.expand_as(activations.embed), activations.embed, position)
@@ -85,50 +85,50 @@ class _GradientSums:
     The memory is kept from batch to batch: to ask the system for it costs more than to fill it.
     """
 
-    def __init__(self, stages: Stages, images: int) -> None:
-        self.stages = stages
-        config = stages.model.config
+    def __init__(self, levels: Levels, images: int) -> None:
+        self.levels = levels
+        config = levels.model.config
         read = images * config.num_tokens * config.d_model
-        like = stages.model.positions.detach()
-        self._memory = [like.new_empty(len(rows) * read) for rows in stages.graph.stage_receivers[:-1]]
-        self._last_tokens = stages.reads_tokens(stages.graph.last_stage, "") or config.num_tokens
+        like = levels.model.positions.detach()
+        self._memory = [like.new_empty(len(rows) * read) for rows in levels.graph.level_receivers[:-1]]
+        self._last_tokens = levels.reads_tokens(levels.graph.last_level, "") or config.num_tokens
 
     def clear(self, images: int) -> None:
         """Start with a batch of so many images."""
-        config = self.stages.model.config
+        config = self.levels.model.config
         size = images * config.num_tokens
         self.sums = [
             memory[: len(rows) * size * config.d_model].zero_().view(len(rows), size, config.d_model)
-            for memory, rows in zip(self._memory, self.stages.graph.stage_receivers, strict=False)
+            for memory, rows in zip(self._memory, self.levels.graph.level_receivers, strict=False)
         ]
-        self.last = self.stages.model.positions.detach().new_zeros(images, self._last_tokens, config.d_model)
+        self.last = self.levels.model.positions.detach().new_zeros(images, self._last_tokens, config.d_model)
 
     def add(self, embedded: Tensor, metric: Metric, reference: Reference) -> None:
         """Add the gradients with the stream starting at ``embedded (b, t, d)``."""
         with torch.enable_grad():
-            logits, last, projections = _run(self.stages.model, embedded.detach().requires_grad_())
+            logits, last, projections = _run(self.levels.model, embedded.detach().requires_grad_())
             damage = metric(logits, reference).sum()
             *gradients, last_gradient = torch.autograd.grad(damage, [*(each.projected for each in projections), last])
         with torch.no_grad():
             self.last += last_gradient[:, : self._last_tokens]
             for each, gradient in zip(projections, gradients, strict=True):
-                _add_read_gradients(self.sums[each.stage], self.stages, each, gradient)
+                _add_read_gradients(self.sums[each.level], self.levels, each, gradient)
 
     @torch.no_grad()
     def times(self, changes: Tensor) -> Tensor:
         """Products ``(r, s)`` with ``changes (s, b, t, d)``, in double precision on the CPU."""
-        graph = self.stages.graph
+        graph = self.levels.graph
         products = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
         products[-1] = torch.einsum("s b t d, b t d -> s", changes[:, :, : self._last_tokens], self.last)
         flat = changes.flatten(1)
-        for rows, senders, found in zip(graph.stage_receivers, graph.stage_senders, self.sums, strict=False):
+        for rows, senders, found in zip(graph.level_receivers, graph.level_senders, self.sums, strict=False):
             if rows:
                 products[rows.start : rows.stop, : senders.start] = found.flatten(1) @ flat[: senders.start].T
         return products
 
 
 def _run(model: ViT, embedded: Tensor) -> tuple[Tensor, Tensor, list[_Projection]]:
-    """Logits, the last state of the stream, and what each stage reads and projects, from a state of the stream."""
+    """Logits, the last state of the stream, and what each level reads and projects, from a state of the stream."""
     stream, projections = embedded, []
     for layer, block in enumerate(model.blocks):
         if block.attention is not None:
@@ -145,13 +145,13 @@ def _run(model: ViT, embedded: Tensor) -> tuple[Tensor, Tensor, list[_Projection
     return model.classify(stream), stream, projections
 
 
-def _add_read_gradients(sums: Tensor, stages: Stages, each: _Projection, gradient: Tensor) -> None:
+def _add_read_gradients(sums: Tensor, levels: Levels, each: _Projection, gradient: Tensor) -> None:
     """Add to ``sums (r, b t, d)`` the gradients with respect to what each receiver reads, seen by centred changes.
 
     With y the normed read, g the gradient with respect to y and s the norm's factor it is s · (g − y · mean(g · y)).
     g · y is the product of the projection, without its bias, and the gradient with respect to that.
     """
-    part = stages[each.stage]
+    part = levels[each.level]
     # Both are written to, since nobody needs them after this: fresh memory costs more than the arithmetic.
     by_row, projected = (_by_row(part, tensor) for tensor in (gradient, each.projected.detach()))
     reads = rearrange(centred(each.stream), "b t d -> (b t) d")
@@ -161,9 +161,9 @@ def _add_read_gradients(sums: Tensor, stages: Stages, each: _Projection, gradien
     sums.baddbmm_(by_row, part.in_weight.transpose(1, 2)).addcmul_(along, reads * factor, value=-1)
 
 
-def _by_row(part: HeadStage | MlpStage, projected: Tensor) -> Tensor:
-    """What all receivers of a stage project to, ``(b, t, all widths)``, receiver by receiver: ``(r, b t, w)``."""
-    if isinstance(part, HeadStage):
+def _by_row(part: HeadLevel | MlpLevel, projected: Tensor) -> Tensor:
+    """What all receivers of a level project to, ``(b, t, all widths)``, receiver by receiver: ``(r, b t, w)``."""
+    if isinstance(part, HeadLevel):
         pattern = "b t (qkv h k) -> (h qkv) (b t) k" if part.split else "b t (qkv h k) -> h (b t) (qkv k)"
         return rearrange(projected, pattern, qkv=3, h=len(part.out_weight))
     return rearrange(part.grouped(projected), "g b t n -> g (b t) n")

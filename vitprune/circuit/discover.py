@@ -17,14 +17,14 @@ from vitprune.circuit.eap_ig import eap_ig, eap_ig_scores
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.hybrid import hybrid
 from vitprune.circuit.metrics import cross_entropy
+from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.random_baseline import random, random_scores
 from vitprune.circuit.ranking import ranking_of
 from vitprune.circuit.search import SearchProgress
-from vitprune.config import AcdcParams
 from vitprune.model.vit import ViT
 
 
-def ablation_of(options: AcdcParams, model: ViT, reference: Tensor) -> Ablation:
+def ablation_of(options: AcdcOptions, model: ViT, reference: Tensor) -> Ablation:
     """The ablation that the params ask for; ``reference (b, c, height, width)`` serves mean and resample."""
     match options.ablation:
         case "zero":
@@ -38,7 +38,7 @@ def ablation_of(options: AcdcParams, model: ViT, reference: Tensor) -> Ablation:
 
 
 def discover(
-    options: AcdcParams,
+    options: AcdcOptions,
     model: ViT,
     images: Tensor,
     labels: Tensor,
@@ -132,7 +132,7 @@ def discover(
             )
 
 
-def rankings(options: AcdcParams, circuit: Circuit, model: ViT, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def rankings(options: AcdcOptions, circuit: Circuit, model: ViT, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """The found circuit's scores and those of the cheap methods, each ``(receivers, senders)``, to be compared."""
     graph, ablation = circuit.graph, circuit.ablation
     return {

@@ -3,8 +3,8 @@
 Senders write to the stream: ``embed`` (patches, class token, positions), heads ``a{layer}.h{head}`` and MLPs
 ``m{layer}``, or groups of MLP neurons ``m{layer}.g{group}``. Receivers read it: ``a{layer}.h{head}.q``, ``.k`` and
 ``.v`` (``a{layer}.h{head}`` when they are not split), MLPs or their groups, and ``logits``. An edge runs from every
-sender to every receiver of a later stage. The stages in order are: embed, then for each layer its heads and its MLP,
-then logits; nodes of one stage do not feed each other. Senders and receivers are listed in that order, and the order is
+sender to every receiver of a later level. The levels in order are: embed, then for each layer its heads and its MLP,
+then logits; nodes of one level do not feed each other. Senders and receivers are listed in that order, and the order is
 fixed.
 
 What the logits read is the class token's row of the stream, or with mean pooling every token's.
@@ -34,7 +34,7 @@ class Node:
 
     name: str
     kind: Literal["embed", "head", "mlp", "logits"]
-    stage: int
+    level: int
     layer: int
     index: int
 
@@ -93,11 +93,11 @@ class Graph:
             for group in range(min(self.mlp_groups, neurons)):
                 name = f"m{layer}" if self.mlp_groups == 1 else f"m{layer}.g{group}"
                 nodes.append(Node(name, "mlp", 2 * layer + 2, layer, group))
-        return (*nodes, Node("logits", "logits", self.last_stage, len(self.layer_heads), 0))
+        return (*nodes, Node("logits", "logits", self.last_level, len(self.layer_heads), 0))
 
     @property
-    def last_stage(self) -> int:
-        """The stage of ``logits``."""
+    def last_level(self) -> int:
+        """The level of ``logits``."""
         return 2 * len(self.layer_heads) + 1
 
     @cached_property
@@ -124,9 +124,9 @@ class Graph:
 
     @cached_property
     def all_edges(self) -> Tensor:
-        """Mask ``(receivers, senders)`` of the possible edges: the sender's stage is before the receiver's."""
-        sent = torch.tensor([sender.stage for sender in self.senders])
-        read = torch.tensor([receiver.node.stage for receiver in self.receivers])
+        """Mask ``(receivers, senders)`` of the possible edges: the sender's level is before the receiver's."""
+        sent = torch.tensor([sender.level for sender in self.senders])
+        read = torch.tensor([receiver.node.level for receiver in self.receivers])
         return sent[None, :] < read[:, None]
 
     @cached_property
@@ -140,17 +140,17 @@ class Graph:
         return {receiver.name: row for row, receiver in enumerate(self.receivers)}
 
     @cached_property
-    def stage_receivers(self) -> tuple[range, ...]:
-        """Rows of the receivers of each stage; stage 0, ``embed``, reads nothing."""
-        return self._ranges([receiver.node.stage for receiver in self.receivers])
+    def level_receivers(self) -> tuple[range, ...]:
+        """Rows of the receivers of each level; level 0, ``embed``, reads nothing."""
+        return self._ranges([receiver.node.level for receiver in self.receivers])
 
     @cached_property
-    def stage_senders(self) -> tuple[range, ...]:
-        """Columns of the senders of each stage."""
-        return self._ranges([sender.stage for sender in self.senders])
+    def level_senders(self) -> tuple[range, ...]:
+        """Columns of the senders of each level."""
+        return self._ranges([sender.level for sender in self.senders])
 
-    def _ranges(self, stages: list[int]) -> tuple[range, ...]:
-        starts = [sum(stage < wanted for stage in stages) for wanted in range(self.last_stage + 2)]
+    def _ranges(self, levels: list[int]) -> tuple[range, ...]:
+        starts = [sum(level < wanted for level in levels) for wanted in range(self.last_level + 2)]
         return tuple(range(start, stop) for start, stop in pairwise(starts))
 
     @cached_property

@@ -25,10 +25,10 @@ from torch import Tensor
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.checks import check_finite
 from vitprune.circuit.graph import Graph
+from vitprune.circuit.levels import HeadLevel, Levels, centred, project
 from vitprune.circuit.masked import check_images, read_streams
 from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
 from vitprune.circuit.plan import Bank, Part, Plan, Step, make_plan
-from vitprune.circuit.stages import HeadStage, Stages, centred, project
 from vitprune.circuit.store import VersionStore
 from vitprune.distributed import gathered, total, world
 from vitprune.errors import CircuitError
@@ -38,7 +38,7 @@ Place = tuple[int, int]
 """Row and column of an edge in a mask ``(receivers, senders)``."""
 
 CACHE_BYTES = 32 << 20
-"""On a CPU, a batch has as many images as keep the reads of one stage within this size."""
+"""On a CPU, a batch has as many images as keep the reads of one level within this size."""
 
 
 class IncrementalEvaluator:
@@ -73,7 +73,7 @@ class IncrementalEvaluator:
         self.model, self.images, self.graph, self.ablation = model, images, graph, ablation
         self.keep_mask = keep_mask.clone()
         self.candidates = candidates
-        self.stages = Stages(model, graph)
+        self.levels = Levels(model, graph)
         self._metric = metric_named(metric)
         share = world().share_of(len(images))
         if share.start == share.stop:
@@ -96,7 +96,7 @@ class IncrementalEvaluator:
         first, count, config = share.start, share.stop - share.start, self.model.config
         most = count if batch_size is None else min(batch_size, count)
         if self.images.device.type == "cpu":
-            rows = max(len(rows) for rows in self.graph.stage_receivers)
+            rows = max(len(rows) for rows in self.graph.level_receivers)
             image_bytes = rows * config.num_tokens * config.d_model * self.images.element_size()
             most = min(most, max(1, CACHE_BYTES // image_bytes))
         batches = -(-count // most)
@@ -104,18 +104,18 @@ class IncrementalEvaluator:
         return [slice(start, stop) for start, stop in pairwise(starts)]
 
     def _ablated_activations(self) -> list[list[Tensor]]:
-        """For each batch, by stage, what stands in for activations of removed senders, ``(nodes, b or 1, t, k)``."""
+        """For each batch, by level, what stands in for activations of removed senders, ``(nodes, b or 1, t, k)``."""
         if self.ablation.foldable:
-            found = self.stages.by_stage(self.ablation.activations(self.model, self.images))
+            found = self.levels.by_level(self.ablation.activations(self.model, self.images))
             return [found] * len(self._slices)
         return [
-            self.stages.by_stage(self.ablation.activations(self.model, self.images[chosen], chosen.start))
+            self.levels.by_level(self.ablation.activations(self.model, self.images[chosen], chosen.start))
             for chosen in self._slices
         ]
 
     def _allocate(self) -> None:
         """Room for what is kept. On a CPU, memory that is never written to costs nothing."""
-        graph, stages, config = self.graph, self.stages, self.model.config
+        graph, levels, config = self.graph, self.levels, self.model.config
         like, tokens, width = self.model.positions.detach(), config.num_tokens, config.d_model
         sizes = [chosen.stop - chosen.start for chosen in self._slices]
 
@@ -125,26 +125,26 @@ class IncrementalEvaluator:
         def store(items: int, *shape: int) -> VersionStore:
             return VersionStore(items, spare, [(size, *shape) for size in sizes], like)
 
-        self._banks: list[list[Bank]] = [[] for _ in graph.stage_receivers]
+        self._banks: list[list[Bank]] = [[] for _ in graph.level_receivers]
         self._activations: dict[int, VersionStore] = {}
-        for stage, rows in enumerate(graph.stage_receivers):
+        for level, rows in enumerate(graph.level_receivers):
             if not rows:
                 continue
-            part = stages[stage] if stage < graph.last_stage else None
+            part = levels[level] if level < graph.last_level else None
             by_tokens: dict[int, list[int]] = {}
             for place, row in enumerate(rows):
-                read = stages.reads_tokens(stage, graph.receivers[row].port) or tokens
+                read = levels.reads_tokens(level, graph.receivers[row].port) or tokens
                 by_tokens.setdefault(read, []).append(place)
             for read, places in by_tokens.items():
                 reads = store(len(places), read, width) if self._keeps_reads else None
-                is_split = isinstance(part, HeadStage) and part.split
+                is_split = isinstance(part, HeadLevel) and part.split
                 projections = store(len(places), read, config.d_head) if is_split else None
-                self._banks[stage].append(Bank(stage, places, rows.start, read, reads, projections))
+                self._banks[level].append(Bank(level, places, rows.start, read, reads, projections))
             if part is not None:
-                sent = 1 if stage >= stages.class_token_from else tokens
+                sent = 1 if level >= levels.class_token_from else tokens
                 shape = (sent, part.out_weight.shape[1])
-                self._activations[stage] = store(len(graph.stage_senders[stage]), *shape)
-                for values in self._activations[stage].batches:
+                self._activations[level] = store(len(graph.level_senders[level]), *shape)
+                for values in self._activations[level].batches:
                     # Tokens that nothing reads are not written, but may meet a weight of 0 in a sum.
                     values.zero_()
         # How what senders write differs, for one batch of images: all tokens', and the first's (the class token's).
@@ -175,31 +175,31 @@ class IncrementalEvaluator:
 
     def _refresh_batch(self, batch: int) -> float:
         """The summed damage of a batch of images; all that is kept of it is written anew."""
-        graph, stages = self.graph, self.stages
+        graph, levels = self.graph, self.levels
         embedding = self._embeddings[batch]
-        removed_writes = stages.send_all(self._ablated[batch])
+        removed_writes = levels.send_all(self._ablated[batch])
         writes = embedding.new_zeros(len(graph.senders), *embedding.shape)
         writes[0] = embedding
-        for stage, rows in enumerate(graph.stage_receivers[: graph.last_stage]):
+        for level, rows in enumerate(graph.level_receivers[: graph.last_level]):
             if not rows:
                 continue
-            columns = graph.stage_senders[stage]
+            columns = graph.level_senders[level]
             patterns, which = torch.unique(self.keep_mask[rows.start : rows.stop], dim=0, return_inverse=True)
-            streams = read_streams(stages, stage, patterns, writes, removed_writes)
-            self._put_reads(batch, stage, streams, which.tolist())
-            projections = stages.project(stage, streams, which)
-            for bank in self._banks[stage]:
+            streams = read_streams(levels, level, patterns, writes, removed_writes)
+            self._put_reads(batch, level, streams, which.tolist())
+            projections = levels.project(level, streams, which)
+            for bank in self._banks[level]:
                 if bank.projections is not None:
                     bank.projections.put(batch, bank.projections.current, projections[bank.rows, :, : bank.tokens])
-            activations = stages.activate(stage, projections)
-            self._activations[stage].put(batch, self._activations[stage].current, activations)
-            writes[columns.start : columns.stop, :, : activations.shape[2]] = stages.send(stage, activations)
-        last = read_streams(stages, graph.last_stage, self.keep_mask[-1:], writes, removed_writes)
-        self._put_reads(batch, graph.last_stage, last, [0])
+            activations = levels.activate(level, projections)
+            self._activations[level].put(batch, self._activations[level].current, activations)
+            writes[columns.start : columns.stop, :, : activations.shape[2]] = levels.send(level, activations)
+        last = read_streams(levels, graph.last_level, self.keep_mask[-1:], writes, removed_writes)
+        self._put_reads(batch, graph.last_level, last, [0])
         return float(self._damage(batch, last)[0])
 
-    def _put_reads(self, batch: int, stage: int, streams: Tensor, which: list[int]) -> None:
-        for bank in self._banks[stage]:
+    def _put_reads(self, batch: int, level: int, streams: Tensor, which: list[int]) -> None:
+        for bank in self._banks[level]:
             if bank.reads is not None:
                 for item, row in enumerate(bank.rows):
                     if bank.reads.current[item] == item:
@@ -224,15 +224,15 @@ class IncrementalEvaluator:
     def damage_without(self, candidates: list[list[Place]]) -> list[float]:
         """For each candidate the damage of the circuit if the kept edges that it lists were removed as well.
 
-        All edges lead to one receiver, or all come out of nodes of one stage. At most ``candidates`` at once.
+        All edges lead to one receiver, or all come out of nodes of one level. At most ``candidates`` at once.
         """
         self._tried = candidates
         rows = frozenset(row for places in candidates for row, _ in places)
         if self._plan is None or self._plan.rows != rows:
             everywhere = self._what_matters()[1]
-            self._plan = make_plan(self.stages, self._banks, self.keep_mask, self.is_live, everywhere, rows)
+            self._plan = make_plan(self.levels, self._banks, self.keep_mask, self.is_live, everywhere, rows)
         plan, count = self._plan, len(candidates)
-        if not plan.steps or plan.steps[-1].stage < self.graph.last_stage:
+        if not plan.steps or plan.steps[-1].level < self.graph.last_level:
             self.damages = [self.damage] * count
             return self.damages
         self._take_places(plan, count)
@@ -258,8 +258,8 @@ class IncrementalEvaluator:
                     if bank.projections is not None:
                         bank.projections.current[item] = part.projection_places[place * count + choice]
             if step.places:
-                current = self._activations[step.stage].current
-                start = self.graph.stage_senders[step.stage].start
+                current = self._activations[step.level].current
+                start = self.graph.level_senders[step.level].start
                 for place, node in enumerate(step.nodes):
                     current[node] = step.places[place * count + choice]
                     self._known_changes.pop(start + node, None)
@@ -291,8 +291,8 @@ class IncrementalEvaluator:
                     part.read_places = part.bank.reads.take(len(part.leaders) * count)
                 if part.bank.projections is not None:
                     part.projection_places = part.bank.projections.take(len(part.rows) * count)
-            if step.stage < self.graph.last_stage:
-                step.places = self._activations[step.stage].take(len(step.nodes) * count)
+            if step.level < self.graph.last_level:
+                step.places = self._activations[step.level].take(len(step.nodes) * count)
 
     def _cut(self, part: Part, changes: Tensor, cuts: dict[int, Tensor]) -> Tensor:
         """The changes of reads by the cuts themselves, ``(cut leaders, n · b · tokens · d)``, or one row for all."""
@@ -325,7 +325,7 @@ class IncrementalEvaluator:
                         reads[part.cut] += cut
                 if part.bank.reads is not None:
                     part.bank.reads.put(batch, part.read_places, reads.view(-1, *self._shape(batch, tokens)))
-                if step.stage == self.graph.last_stage:
+                if step.level == self.graph.last_level:
                     return self._damage(batch, reads[0].unflatten(0, (count, -1)))
                 projected.append(self._project(part, reads))
                 if part.bank.projections is not None:
@@ -351,13 +351,13 @@ class IncrementalEvaluator:
 
     def _change(self, batch: int, column: int) -> Tensor:
         """How what a removed sender gives differs from what it gives now, ``(b, t, d)``; t may be 1."""
-        stage = self.graph.senders[column].stage
-        node = column - self.graph.stage_senders[stage].start
-        ablated = self._ablated[batch][stage][node]
-        if stage == 0:
+        level = self.graph.senders[column].level
+        node = column - self.graph.level_senders[level].start
+        ablated = self._ablated[batch][level][node]
+        if level == 0:
             return ablated - self._embeddings[batch]
-        current = self._activations[stage].get(batch, [node])[0]
-        return (ablated[:, : current.shape[1]] - current) @ self.stages[stage].out_weight[node]
+        current = self._activations[level].get(batch, [node])[0]
+        return (ablated[:, : current.shape[1]] - current) @ self.levels[level].out_weight[node]
 
     def _new_reads(self, part: Part, batch: int, count: int, writes: tuple[Tensor, Tensor] | None) -> Tensor:
         """What the leaders read given what senders changed, but for their own cuts, ``(leaders, n · b, t, d)``."""
@@ -367,7 +367,7 @@ class IncrementalEvaluator:
         else:
             assert writes is not None
             keep = self.keep_mask[[bank.first_row + row for row in part.leaders]]
-            reads = read_streams(self.stages, bank.stage, keep, *writes, tokens=part.tokens)
+            reads = read_streams(self.levels, bank.level, keep, *writes, tokens=part.tokens)
         flat = reads.flatten(1)
         size = count * flat.shape[1]
         if bank.reads is not None and part.tokens == bank.tokens:
@@ -391,9 +391,9 @@ class IncrementalEvaluator:
 
     def _activate(self, step: Step, batch: int, count: int, projected: list[Tensor]) -> Tensor:
         """New activations ``(nodes, n · b, t, k)`` of a step's nodes."""
-        stages = self.stages
-        part = stages[step.stage]
-        if not isinstance(part, HeadStage):
+        levels = self.levels
+        part = levels[step.level]
+        if not isinstance(part, HeadLevel):
             return part.activate(projected[0])
         if not part.split:
             queries, keys, values = projected[0].chunk(3, dim=-1)
@@ -420,7 +420,7 @@ class IncrementalEvaluator:
             # Those of one port stand in a row.
             part, first = fresh[0]
             return projected[part][first : first + len(rows)]
-        (bank,) = (bank for bank in self._banks[step.stage] if rows[0] in bank.item_of)
+        (bank,) = (bank for bank in self._banks[step.level] if rows[0] in bank.item_of)
         assert bank.projections is not None
         tokens = projected[fresh[0][0]].shape[2] if fresh else None
         kept = bank.projections.get(batch, [bank.item_of[row] for row in rows], tokens)
@@ -431,8 +431,8 @@ class IncrementalEvaluator:
         return port
 
     def _send(self, step: Step, batch: int, count: int, activations: Tensor) -> None:
-        """Keep new activations, and put the differences of what their nodes write where later stages look."""
-        store = self._activations[step.stage]
+        """Keep new activations, and put the differences of what their nodes write where later levels look."""
+        store = self._activations[step.level]
         by_candidate = activations.unflatten(1, (count, -1))
         store.put(batch, step.places, by_candidate.flatten(0, 1))
         differences = by_candidate - store.get(batch, step.nodes, step.tokens)[:, None]
@@ -453,13 +453,13 @@ class IncrementalEvaluator:
 
     def _all_writes(self, batch: int) -> tuple[Tensor, Tensor]:
         """What every sender writes in the circuit as it stands, and what stands in for it when it is removed."""
-        stages = self.stages
-        removed = stages.send_all(self._ablated[batch])
+        levels = self.levels
+        removed = levels.send_all(self._ablated[batch])
         writes = removed.new_zeros(len(removed), *self._shape(batch, self.model.config.num_tokens))
         writes[0] = self._embeddings[batch]
-        for stage, store in self._activations.items():
-            columns = self.graph.stage_senders[stage]
-            sent = stages.send(stage, store.get(batch, range(len(columns))))
+        for level, store in self._activations.items():
+            columns = self.graph.level_senders[level]
+            sent = levels.send(level, store.get(batch, range(len(columns))))
             writes[columns.start : columns.stop, :, : sent.shape[2]] = sent
         return writes, removed
 

@@ -11,25 +11,25 @@ from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.stages import Stages, centred
+from vitprune.circuit.levels import Levels, centred
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 
 def read_streams(
-    stages: Stages, stage: int, keep: Tensor, writes: Tensor, removed_writes: Tensor, tokens: int | None = None
+    levels: Levels, level: int, keep: Tensor, writes: Tensor, removed_writes: Tensor, tokens: int | None = None
 ) -> Tensor:
-    """What receivers of a stage read that keep the senders where ``keep (r, s)`` is True, ``(r, b, t, d)``.
+    """What receivers of a level read that keep the senders where ``keep (r, s)`` is True, ``(r, b, t, d)``.
 
-    ``writes (s, b, t, d)`` need only hold earlier stages, ``removed_writes (s, b or 1, t, d)`` likewise. The
-    first ``tokens`` are read: as many as the stage needs unless said otherwise.
+    ``writes (s, b, t, d)`` need only hold earlier levels, ``removed_writes (s, b or 1, t, d)`` likewise. The
+    first ``tokens`` are read: as many as the level needs unless said otherwise.
     """
-    earlier = stages.graph.stage_senders[stage].start
-    tokens = tokens or stages.reads_tokens(stage, "")
+    earlier = levels.graph.level_senders[level].start
+    tokens = tokens or levels.reads_tokens(level, "")
     weight = keep[:, :earlier].to(writes)
     # Sums over few senders, so that a kept sender and its removed value never cancel.
     current = _mix(weight, writes[:earlier, :, :tokens])
-    return current + _mix(1 - weight, removed_writes[:earlier, :, :tokens]) + stages.biases[stage][:tokens]
+    return current + _mix(1 - weight, removed_writes[:earlier, :, :tokens]) + levels.biases[level][:tokens]
 
 
 def _mix(weight: Tensor, writes: Tensor) -> Tensor:
@@ -46,20 +46,20 @@ def run_masked(
     ``first`` is the number of the first image, for ablations that differ from image to image.
     """
     check_images(model, images)
-    stages = Stages(model, graph)
-    removed_writes = stages.send_all(stages.by_stage(ablation.activations(model, images, first)))
+    levels = Levels(model, graph)
+    removed_writes = levels.send_all(levels.by_level(ablation.activations(model, images, first)))
     embedding = centred(model.embed(images))
     writes = embedding.new_empty(len(graph.senders), *embedding.shape)
     writes[0] = embedding
-    for stage, rows in enumerate(graph.stage_receivers[: graph.last_stage]):
+    for level, rows in enumerate(graph.level_receivers[: graph.last_level]):
         if rows:
-            columns = graph.stage_senders[stage]
+            columns = graph.level_senders[level]
             # Receivers that keep the same senders read the same.
             patterns, which = torch.unique(keep_mask[rows.start : rows.stop], dim=0, return_inverse=True)
-            streams = read_streams(stages, stage, patterns, writes, removed_writes)
-            sent = stages.send(stage, stages.activate(stage, stages.project(stage, streams, which)))
+            streams = read_streams(levels, level, patterns, writes, removed_writes)
+            sent = levels.send(level, levels.activate(level, levels.project(level, streams, which)))
             writes[columns.start : columns.stop, :, : sent.shape[2]] = sent
-    last = read_streams(stages, graph.last_stage, keep_mask[-1:], writes, removed_writes)
+    last = read_streams(levels, graph.last_level, keep_mask[-1:], writes, removed_writes)
     return model.classify(last[0])
 
 

@@ -1,4 +1,4 @@
-"""What must be computed again when edges go: the receivers and nodes that change, stage by stage.
+"""What must be computed again when edges go: the receivers and nodes that change, level by level.
 
 Legend of dimensions: d width of the stream, k width of a head or neurons of a group.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from vitprune.circuit.stages import Stages
+from vitprune.circuit.levels import Levels
 from vitprune.circuit.store import VersionStore
 from vitprune.circuit.sums import SumOfSenders
 
 
 @dataclass
 class Bank:
-    """Receivers of one stage that read equally many tokens; ``rows`` counts within the stage.
+    """Receivers of one level that read equally many tokens; ``rows`` counts within the level.
 
     ``reads`` is missing where memory is bounded, ``projections`` where a node's receivers always change together.
     """
 
-    stage: int
+    level: int
     rows: list[int]
     first_row: int
     tokens: int
@@ -40,7 +40,7 @@ class Bank:
 
 @dataclass
 class Part:
-    """Receivers of a bank whose reads change: ``rows`` within the stage, and those among them that stand for the rest.
+    """Receivers of a bank whose reads change: ``rows`` within the level, and those among them that stand for the rest.
 
     They change at the first ``tokens``. ``leader_of`` gives each row the place of its leader in ``leaders``, ``feeds``
     sums up the changed senders that each leader keeps, ``cut`` says which leaders lose edges themselves. ``weight`` and
@@ -62,13 +62,13 @@ class Part:
 
 @dataclass
 class Step:
-    """Nodes of one stage that change, at the first ``tokens``: ``nodes`` within the stage.
+    """Nodes of one level that change, at the first ``tokens``: ``nodes`` within the level.
 
     What they write differs from number ``start`` on among all changed senders, and from ``start_everywhere`` on among
     those that change at all tokens. ``out_weight (nodes, k, d)`` is the nodes'.
     """
 
-    stage: int
+    level: int
     tokens: int
     parts: list[Part]
     nodes: list[int]
@@ -100,7 +100,7 @@ class _Changed:
 
 
 def make_plan(
-    stages: Stages,
+    levels: Levels,
     banks: list[list[Bank]],
     keep_mask: Tensor,
     is_live: Callable[[int], bool],
@@ -111,31 +111,31 @@ def make_plan(
 
     ``is_live`` speaks of such rows, ``everywhere (senders,)`` says which nodes matter at all tokens.
     """
-    graph = stages.graph
+    graph = levels.graph
     cut_rows = frozenset(row for row in rows if is_live(row))
     steps: list[Step] = []
     changed = _Changed()
     shared = False
-    first = min((graph.receivers[row].node.stage for row in cut_rows), default=graph.last_stage)
-    for stage in range(first, graph.last_stage + 1):
-        rows_here = graph.stage_receivers[stage]
+    first = min((graph.receivers[row].node.level for row in cut_rows), default=graph.last_level)
+    for level in range(first, graph.last_level + 1):
+        rows_here = graph.level_receivers[level]
         fed = keep_mask[rows_here.start : rows_here.stop, changed.all].any(dim=1).tolist()
         affected = [
             row - rows_here.start
             for row, is_fed in zip(rows_here, fed, strict=True)
             if (is_fed or row in cut_rows) and is_live(row)
         ]
-        for bank in banks[stage]:
+        for bank in banks[level]:
             items = {bank.read_item(row) for row in affected if row in bank.item_of}
             shared |= any(row not in affected and bank.read_item(row) in items for row in bank.rows)
         steps_here = []
         # With mean pooling, one patch can be all there is.
-        for tokens in dict.fromkeys((stages.model.config.num_tokens, 1)):
-            mine = [row for row in affected if _tokens_of(stages, everywhere, rows_here[row]) == tokens]
+        for tokens in dict.fromkeys((levels.model.config.num_tokens, 1)):
+            mine = [row for row in affected if _tokens_of(levels, everywhere, rows_here[row]) == tokens]
             if mine:
-                steps_here.append(_make_step(stages, banks[stage], mine, tokens, keep_mask, changed, cut_rows))
+                steps_here.append(_make_step(levels, banks[level], mine, tokens, keep_mask, changed, cut_rows))
         for step in steps_here:
-            columns = [graph.stage_senders[stage].start + node for node in step.nodes]
+            columns = [graph.level_senders[level].start + node for node in step.nodes]
             step.start, step.start_everywhere = len(changed.all), len(changed.everywhere)
             changed.all += columns
             changed.everywhere += columns if step.tokens > 1 else []
@@ -143,18 +143,18 @@ def make_plan(
     return Plan(rows, cut_rows, steps, shared)
 
 
-def _tokens_of(stages: Stages, everywhere: Tensor, row: int) -> int:
+def _tokens_of(levels: Levels, everywhere: Tensor, row: int) -> int:
     """At how many of the first tokens the node that a receiver belongs to matters: all, or 1."""
-    receiver = stages.graph.receivers[row]
+    receiver = levels.graph.receivers[row]
     if receiver.node.kind == "logits":
         matters_everywhere = receiver.always_reads_all_tokens
     else:
-        matters_everywhere = bool(everywhere[stages.graph.sender_index[receiver.node.name]])
-    return stages.model.config.num_tokens if matters_everywhere else 1
+        matters_everywhere = bool(everywhere[levels.graph.sender_index[receiver.node.name]])
+    return levels.model.config.num_tokens if matters_everywhere else 1
 
 
 def _make_step(
-    stages: Stages,
+    levels: Levels,
     banks: list[Bank],
     rows: list[int],
     tokens: int,
@@ -162,8 +162,8 @@ def _make_step(
     changed: _Changed,
     cut_rows: frozenset[int],
 ) -> Step:
-    graph, stage = stages.graph, banks[0].stage
-    start = graph.stage_receivers[stage].start
+    graph, level = levels.graph, banks[0].level
+    start = graph.level_receivers[level].start
     parts = []
     for bank in banks:
         by_tokens: dict[int, list[int]] = {}
@@ -172,25 +172,25 @@ def _make_step(
             everything = graph.receivers[start + row].always_reads_all_tokens
             by_tokens.setdefault(bank.tokens if everything else min(bank.tokens, tokens), []).append(row)
         parts += [
-            _make_part(stages, bank, mine, read, keep_mask, changed, cut_rows) for read, mine in by_tokens.items()
+            _make_part(levels, bank, mine, read, keep_mask, changed, cut_rows) for read, mine in by_tokens.items()
         ]
-    nodes, out_weight = _nodes(stages, stage, rows)
-    return Step(stage, tokens, parts, nodes, 0, 0, out_weight)
+    nodes, out_weight = _nodes(levels, level, rows)
+    return Step(level, tokens, parts, nodes, 0, 0, out_weight)
 
 
-def _nodes(stages: Stages, stage: int, rows: list[int]) -> tuple[list[int], Tensor]:
+def _nodes(levels: Levels, level: int, rows: list[int]) -> tuple[list[int], Tensor]:
     """The nodes that have receivers in ``rows``, and what their activations are sent to the stream with."""
-    graph = stages.graph
-    if stage == graph.last_stage:
-        return [], stages.biases[stage][:0]
-    start = graph.stage_receivers[stage].start
+    graph = levels.graph
+    if level == graph.last_level:
+        return [], levels.biases[level][:0]
+    start = graph.level_receivers[level].start
     nodes = sorted({graph.receivers[start + row].node.index for row in rows})
-    weight = stages[stage].out_weight
+    weight = levels[level].out_weight
     return nodes, weight if len(nodes) == len(weight) else weight[nodes]
 
 
 def _make_part(
-    stages: Stages,
+    levels: Levels,
     bank: Bank,
     rows: list[int],
     tokens: int,
@@ -209,9 +209,9 @@ def _make_part(
         # To bring the sums to the rows that share them would cost more than to make them again.
         leading, leader_of = rows, list(range(len(rows)))
     absolute = [bank.first_row + row for row in leading]
-    weight = bias = stages.biases[bank.stage]
-    if bank.stage < stages.graph.last_stage:
-        part = stages[bank.stage]
+    weight = bias = levels.biases[bank.level]
+    if bank.level < levels.graph.last_level:
+        part = levels[bank.level]
         everyone = rows == list(range(len(part.in_weight)))
         weight, bias = (part.in_weight, part.in_bias) if everyone else (part.in_weight[rows], part.in_bias[rows])
     feeding = changed.all if tokens == 1 else changed.everywhere

@@ -72,14 +72,14 @@ class Search:
     def over_nodes(self) -> None:
         """Decide on every head and MLP, the latest first."""
         # embed stays whatever happens.
-        self._start_phase([0, *(len(columns) for columns in self.graph.stage_senders[1 : self.graph.last_stage])])
-        for stage in reversed(range(1, self.graph.last_stage)):
+        self._start_phase([0, *(len(columns) for columns in self.graph.level_senders[1 : self.graph.last_level])])
+        for level in reversed(range(1, self.graph.last_level)):
             candidates = []
-            for column in reversed(self.graph.stage_senders[stage]):
+            for column in reversed(self.graph.level_senders[level]):
                 rows = self.evaluator.keep_mask[:, column].nonzero().flatten().tolist()
                 candidates.append(_Candidate([(row, column) for row in rows], column, ALL_RECEIVERS))
             # A node without edges is gone already.
-            self._walk(stage, [[each for each in candidates if each.places]])
+            self._walk(level, [[each for each in candidates if each.places]])
 
     def settle(self, *, remove: Tensor, keep: Tensor, scores: Tensor) -> None:
         """Remove and keep edges without a test, where masks ``(receivers, senders)`` say so; ``scores`` predict why."""
@@ -100,21 +100,21 @@ class Search:
     def over_edges(self) -> None:
         """Decide on every edge that is still there, the latest receiver first."""
         mask = self.evaluator.keep_mask & self._testable
-        counts = [int(mask[rows.start : rows.stop].sum()) for rows in self.graph.stage_receivers]
+        counts = [int(mask[rows.start : rows.stop].sum()) for rows in self.graph.level_receivers]
         self._start_phase(counts)
-        for stage in reversed(range(1, self.graph.last_stage + 1)):
+        for level in reversed(range(1, self.graph.last_level + 1)):
             groups = []
-            for row in reversed(self.graph.stage_receivers[stage]):
+            for row in reversed(self.graph.level_receivers[level]):
                 name = self.graph.receivers[row].name
                 columns = reversed((mask[row] & self.evaluator.keep_mask[row]).nonzero().flatten().tolist())
                 groups.append([_Candidate([(row, column)], column, name) for column in columns])
-            self._walk(stage, groups)
+            self._walk(level, groups)
 
     def _start_phase(self, counts: list[int]) -> None:
         self._decided, self._removed, self._total = 0, 0, sum(counts)
-        # A candidate costs about as much as there are stages after it.
-        self._stage_costs = [self.graph.last_stage - stage + 1 for stage in range(len(counts))]
-        self._cost_left = float(sum(count * cost for count, cost in zip(counts, self._stage_costs, strict=True)))
+        # A candidate costs about as much as there are levels after it.
+        self._level_costs = [self.graph.last_level - level + 1 for level in range(len(counts))]
+        self._cost_left = float(sum(count * cost for count, cost in zip(counts, self._level_costs, strict=True)))
         self._cost_done = 0.0
         self._started = time.perf_counter()
         self._layer: int | None = None
@@ -148,10 +148,10 @@ class Search:
             return self.graph.senders[self.graph.sender_index[decision.sender]].layer
         return self.graph.receivers[self.graph.receiver_index[decision.receiver]].node.layer
 
-    def _walk(self, stage: int, groups: list[list[_Candidate]]) -> None:
-        """Decide on the candidates of a stage; those of one group may be evaluated together."""
+    def _walk(self, level: int, groups: list[list[_Candidate]]) -> None:
+        """Decide on the candidates of a level; those of one group may be evaluated together."""
         if any(groups):
-            self._enter((stage - 1) // 2)
+            self._enter((level - 1) // 2)
         for group in groups:
             # Decisions on a group change what is upstream of it: who reaches the logits from here stays the same.
             live = [self._is_live(candidate) for candidate in group]
@@ -164,7 +164,7 @@ class Search:
                     decided = self._test(self._next(group, live))
                 group, live = group[len(decided) :], live[len(decided) :]
                 for decision in decided:
-                    self._report(stage, decision)
+                    self._report(level, decision)
 
     def _is_live(self, candidate: _Candidate) -> bool:
         """Whether a path leads from the candidate's edges to the logits."""
@@ -238,15 +238,15 @@ class Search:
         sender = self.graph.senders[candidate.column].name
         return Decision(sender=sender, receiver=candidate.receiver, action=action, before=before, after=after)
 
-    def _report(self, stage: int, decision: Decision) -> None:
+    def _report(self, level: int, decision: Decision) -> None:
         self.trace.append(decision)
         if self._journal:
             self._journal.write(decision)
         self._decided += 1
         self._tests += decision.action != "unreachable"
         self._removed += decision.action != "kept"
-        self._cost_done += self._stage_costs[stage]
-        self._cost_left -= self._stage_costs[stage]
+        self._cost_done += self._level_costs[level]
+        self._cost_left -= self._level_costs[level]
         if self._on_progress:
             passed = time.perf_counter() - self._started
             self._on_progress(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from vitprune.commands.terminal import training_progress
-from vitprune.config import FinetuneParams, Params, TrainParams
+from vitprune.config import Params
 from vitprune.data.packed import PackedData, Split
 from vitprune.device import describe_machine, keep_freed_memory
 from vitprune.model import SavedModel
@@ -18,6 +18,7 @@ from vitprune.model.score import score
 from vitprune.training import TrainingResult
 from vitprune.training import train as train_model
 from vitprune.training.distillation import Distiller, check_teacher
+from vitprune.training.options import FinetuneOptions, TrainOptions
 from vitprune.training.precision import choose_precision
 from vitprune.training.scope import only_cut_parts
 
@@ -26,7 +27,7 @@ def fit(
     saved: SavedModel,
     packed: PackedData,
     params: Params,
-    length: TrainParams | FinetuneParams,
+    length: TrainOptions | FinetuneOptions,
     device: torch.device,
     *,
     description: str,

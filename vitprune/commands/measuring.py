@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitprune.config import EvaluateParams
 from vitprune.data.packed import PackedData
 from vitprune.device import describe_machine
 from vitprune.evaluation.cost import multiply_adds, num_parameters
+from vitprune.evaluation.options import EvaluateOptions
 from vitprune.evaluation.timing import time_loading, time_models
 from vitprune.model import SavedModel
 from vitprune.model.score import Score
@@ -38,7 +38,7 @@ def describe(saved: SavedModel, folder: Path, test_score: Score) -> dict[str, fl
 
 
 def time_all(
-    saved: dict[str, SavedModel], packed: PackedData, options: EvaluateParams, device: torch.device
+    saved: dict[str, SavedModel], packed: PackedData, options: EvaluateOptions, device: torch.device
 ) -> dict[str, Any]:
     """Latency of every model at every batch size, of fetching one batch, and what the figures were taken on."""
     timing: dict[str, Any] = {name: {} for name in saved}

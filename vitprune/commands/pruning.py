@@ -10,17 +10,17 @@ from torch import Tensor
 
 from vitprune.circuit import Ablation
 from vitprune.commands.terminal import speed_progress
-from vitprune.config import PruneParams
 from vitprune.device import pick_device
 from vitprune.model import ViT
 from vitprune.pruning import cut
 from vitprune.pruning.latency import Bench, latency_table
+from vitprune.pruning.options import PruneOptions
 from vitprune.pruning.speed import SpeedSearch
 from vitprune.pruning.target import measured_speedup, reach_speedup
 
 
 def prune_to_target(
-    options: PruneParams,
+    options: PruneOptions,
     model: ViT,
     images: Tensor,
     ablation: Ablation,

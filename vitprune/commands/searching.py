@@ -11,7 +11,7 @@ from torch import Tensor
 from vitprune.circuit import Circuit
 from vitprune.circuit.discover import rankings
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
-from vitprune.config import AcdcParams
+from vitprune.circuit.options import AcdcOptions
 from vitprune.data.packed import PackedData, Split
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.vit import ViT
@@ -29,7 +29,7 @@ def search_images(
 
 
 def compare_rankings(
-    options: AcdcParams,
+    options: AcdcOptions,
     found: Circuit,
     model: ViT,
     images: Tensor,

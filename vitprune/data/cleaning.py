@@ -14,12 +14,12 @@ from typing import Literal, assert_never
 
 import numpy as np
 
-from vitprune.config import CleanParams, DataParams
 from vitprune.data.archived import open_archive
 from vitprune.data.audit import REASONS, Verdict, audit
 from vitprune.data.collection import Collection, Layout
 from vitprune.data.decode import digest, to_square
 from vitprune.data.manifest import Row, write_manifest
+from vitprune.data.options import CleanOptions, DataOptions
 from vitprune.data.packed import SPLITS, SplitContent, SplitName, write_packed
 from vitprune.data.raw import read_source
 from vitprune.data.sources.digits import open_digits
@@ -44,7 +44,7 @@ class Selection:
 
 
 def clean(
-    raw: Path, out: Path, data: DataParams, params: CleanParams, on_progress: Callable[[int, int], None]
+    raw: Path, out: Path, data: DataOptions, params: CleanOptions, on_progress: Callable[[int, int], None]
 ) -> Metrics:
     """Clean the raw folder into packed data at ``out``, with ``manifest.csv``, and count what happened.
 
@@ -77,7 +77,7 @@ def clean(
     return _metrics(layout, selection)
 
 
-def open_raw(raw: Path, data: DataParams) -> Collection:
+def open_raw(raw: Path, data: DataOptions) -> Collection:
     """Open the raw folder that these params ask for; raises DataError if it is missing, broken or another one."""
     source = read_source(raw, data)
     match data.source:
@@ -90,7 +90,7 @@ def open_raw(raw: Path, data: DataParams) -> Collection:
     assert_never(data.source)
 
 
-def select(layout: Layout, digests: Sequence[bytes | None], params: CleanParams) -> Selection:
+def select(layout: Layout, digests: Sequence[bytes | None], params: CleanOptions) -> Selection:
     """Decide from the images' digests, None where undecodable, which stay, and in which split.
 
     Raises DataError as ``clean`` does.
@@ -164,7 +164,7 @@ def _labels(layout: Layout, class_folders: Sequence[str]) -> np.ndarray:
 
 
 def _splits(
-    layout: Layout, verdicts: Sequence[Verdict], class_folders: Sequence[str], params: CleanParams
+    layout: Layout, verdicts: Sequence[Verdict], class_folders: Sequence[str], params: CleanOptions
 ) -> dict[SplitName, np.ndarray]:
     """Indices of the images of each split; a split that the source does not have is cut from train."""
     kept = {

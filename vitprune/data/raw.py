@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vitprune.config import DataParams
+from vitprune.data.options import DataOptions
 from vitprune.errors import CheckpointError, DataError
 from vitprune.storage import read_json, sha256_of, write_json
 
@@ -38,12 +38,12 @@ class RawSource(_Strict):
     files: list[RawFile] = Field(min_length=1)
 
 
-def _handle(data: DataParams) -> str | None:
+def _handle(data: DataOptions) -> str | None:
     # An archive that was fetched by hand need not be that of the handle, so nothing is claimed about it.
     return data.kaggle_handle if data.source == "kaggle" and data.path is None else None
 
 
-def write_source(folder: Path, data: DataParams, names: Iterable[str]) -> RawSource:
+def write_source(folder: Path, data: DataOptions, names: Iterable[str]) -> RawSource:
     """Describe the files ``names`` of a raw folder in its ``source.json``."""
     files = [
         RawFile(name=name, bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
@@ -54,7 +54,7 @@ def write_source(folder: Path, data: DataParams, names: Iterable[str]) -> RawSou
     return source
 
 
-def read_source(folder: Path, data: DataParams) -> RawSource:
+def read_source(folder: Path, data: DataOptions) -> RawSource:
     """Read ``source.json`` and check that it belongs to these params and that its files lie there.
 
     Raises DataError if it is missing, broken, of another source, or if a file is missing or of another size.

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitprune.config import DistillationParams
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing, SavedModel
 from vitprune.model.vit import ViT, ViTConfig
+from vitprune.training.options import DistillationOptions
 
 Streams = list[Tensor]
 """The stream ``(b, t, d)`` after each layer."""
 
 
-def check_teacher(teacher: SavedModel, student: SavedModel, options: DistillationParams) -> None:
+def check_teacher(teacher: SavedModel, student: SavedModel, options: DistillationOptions) -> None:
     """Make sure that a teacher answers the student's question.
 
     Raises TrainingError if it takes other images or knows other classes, or if its layers, its width or its tokens are
@@ -68,7 +68,7 @@ class Distiller:
     """A teacher, and how much its student listens; ``preprocessing`` is the student's."""
 
     teacher: SavedModel
-    options: DistillationParams
+    options: DistillationOptions
     preprocessing: Preprocessing
 
     def run(self, model: ViT, images: Tensor) -> tuple[Tensor, Streams]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitprune.config import AugmentParams
-from vitprune.data.augment import augment_images, mix
 from vitprune.data.packed import Split
 from vitprune.model.checkpoint import Preprocessing
+from vitprune.training.augment import augment_images, mix
 from vitprune.training.batches import PlacedSplit, epoch_batches
+from vitprune.training.options import AugmentOptions
 from vitprune.training.randomness import Purpose, seed_for
 
 
@@ -25,7 +25,7 @@ class Inputs:
 
     images: PlacedSplit
     preprocessing: Preprocessing
-    augment: AugmentParams
+    augment: AugmentOptions
     num_classes: int
     batch_size: int
     seed: int
@@ -50,7 +50,7 @@ class Inputs:
 
 
 def first_batch(
-    split: Split, preprocessing: Preprocessing, augment: AugmentParams, *, num_classes: int, batch_size: int, seed: int
+    split: Split, preprocessing: Preprocessing, augment: AugmentOptions, *, num_classes: int, batch_size: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """The first images that training on the CPU sees, without normalisation, and their targets as probabilities.
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitprune.config import TrainParams
 from vitprune.data.packed import Split
 from vitprune.distributed import largest, world
 from vitprune.errors import DataError, TrainingError
@@ -26,6 +25,7 @@ from vitprune.training.distillation import Distiller
 from vitprune.training.forward import attention_kernels
 from vitprune.training.gradients import LayerGradient
 from vitprune.training.history import EpochRecord
+from vitprune.training.options import TrainOptions
 from vitprune.training.precision import Precision, check_precision
 from vitprune.training.randomness import deterministic_kernels
 from vitprune.training.schedule import WarmupCosine
@@ -100,7 +100,7 @@ def train(
     epochs: int,
     learning_rate: float,
     warmup_epochs: float,
-    recipe: TrainParams,
+    recipe: TrainOptions,
     device: torch.device,
     precision: Precision,
     seed: int,

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from vitprune.config import TrainParams
 from vitprune.distributed import total, world
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing
@@ -32,6 +31,7 @@ from vitprune.training.gradients import GradientMeter
 from vitprune.training.inputs import Inputs
 from vitprune.training.losses import smoothed_cross_entropy
 from vitprune.training.optimiser import make_optimisers
+from vitprune.training.options import TrainOptions
 from vitprune.training.precision import Precision, autocast, make_scaler
 from vitprune.training.randomness import Purpose, seed_for, seeded_global_rng
 from vitprune.training.schedule import WarmupCosine
@@ -60,7 +60,7 @@ class Steps:
         model: ViT,
         images: PlacedSplit,
         preprocessing: Preprocessing,
-        recipe: TrainParams,
+        recipe: TrainOptions,
         schedule: WarmupCosine,
         device: torch.device,
         precision: Precision,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vitprune.config import DataParams
+from vitprune.data.options import DataOptions
 from vitprune.data.sources import digits, fashion_mnist, folder, kaggle, local_archive
 from vitprune.errors import DataError
 
 
-def fetch(data: DataParams, raw: Path, on_progress: Callable[[int, int], None]) -> list[str]:
+def fetch(data: DataOptions, raw: Path, on_progress: Callable[[int, int], None]) -> list[str]:
     """Put the files of the source that ``data`` names into the folder ``raw``; returns their names.
 
     Raises DataError, or DownloadError, its kind, where the source is out of reach.
@@ -31,7 +31,7 @@ def fetch(data: DataParams, raw: Path, on_progress: Callable[[int, int], None]) 
             return local_archive.fetch(raw, path, on_progress)
 
 
-def _existing(data: DataParams) -> Path | None:
+def _existing(data: DataOptions) -> Path | None:
     """``data.path`` with ``~`` expanded; DataError if it does not exist, or is a file where a folder is needed."""
     if data.path is None or data.source == "digits":
         return None

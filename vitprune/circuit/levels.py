@@ -4,8 +4,8 @@ Legend of dimensions:
     b  images    t  tokens    d  width of the stream    h  heads    k  width of a head    r  receivers    g  groups
     n  neurons of the largest group; smaller groups are filled up with neurons that do nothing
 
-In the whole model all nodes of a stage read the same stream and are computed together; in a circuit every receiver has
-a stream of its own. A stage works in two steps: its receivers project what they read, then its nodes make of the
+In the whole model all nodes of a level read the same stream and are computed together; in a circuit every receiver has
+a stream of its own. A level works in two steps: its receivers project what they read, then its nodes make of the
 projections their activations (a head's gathered values, a group's neurons), which ``send`` brings to the stream.
 
 Every reader of the stream applies a layer norm, which takes no notice of a constant added to all of the d numbers. So
@@ -45,7 +45,7 @@ def project(reads: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.addcmul(bias, projected, scale)
 
 
-class Stage:
+class Level:
     """What heads and neuron groups have in common.
 
     ``in_weight (r, d, width)``, ``in_bias (r, 1, width)`` and ``out_weight (nodes, k or n, d)``.
@@ -61,7 +61,7 @@ class Stage:
         self.out_weight = centred(out_weight).contiguous()
 
 
-class HeadStage(Stage):
+class HeadLevel(Level):
     """The heads of one layer. Split receivers are in the order q, k, v of the first head, q, k, v of the second, …"""
 
     def __init__(self, model: ViT, layer: int, graph: Graph) -> None:
@@ -82,7 +82,7 @@ class HeadStage(Stage):
         return F.scaled_dot_product_attention(queries, keys, values)
 
 
-class MlpStage(Stage):
+class MlpLevel(Level):
     """The neuron groups of one layer's MLP."""
 
     def __init__(self, model: ViT, layer: int, graph: Graph) -> None:
@@ -111,8 +111,8 @@ class MlpStage(Stage):
         return F.gelu(projections)
 
 
-class Stages:
-    """All stages of a model as a graph sees them, and the biases that belong to no node.
+class Levels:
+    """All levels of a model as a graph sees them, and the biases that belong to no node.
 
     Raises CircuitError if the graph is not one of this model.
     """
@@ -121,21 +121,21 @@ class Stages:
         graph.check(model)
         self.model, self.graph = model, graph
         self.heads = {
-            2 * layer + 1: HeadStage(model, layer, graph) for layer, heads in enumerate(graph.layer_heads) if heads
+            2 * layer + 1: HeadLevel(model, layer, graph) for layer, heads in enumerate(graph.layer_heads) if heads
         }
         self.mlps = {
-            2 * layer + 2: MlpStage(model, layer, graph) for layer, neurons in enumerate(graph.layer_neurons) if neurons
+            2 * layer + 2: MlpLevel(model, layer, graph) for layer, neurons in enumerate(graph.layer_neurons) if neurons
         }
         self.biases = [centred(bias) for bias in self._biases()]
-        self.class_token_from = max(self.heads, default=0) if graph.pooling == "class" else graph.last_stage + 1
-        """From this stage on nodes write to the class token alone: it is the last with heads, and no later stage reads
-        any other row of the stream. With mean pooling every stage writes to all tokens."""
+        self.class_token_from = max(self.heads, default=0) if graph.pooling == "class" else graph.last_level + 1
+        """From this level on nodes write to the class token alone: it is the last with heads, and no later level reads
+        any other row of the stream. With mean pooling every level writes to all tokens."""
 
-    def __getitem__(self, stage: int) -> HeadStage | MlpStage:
-        return self.mlps[stage] if stage in self.mlps else self.heads[stage]
+    def __getitem__(self, level: int) -> HeadLevel | MlpLevel:
+        return self.mlps[level] if level in self.mlps else self.heads[level]
 
     def _biases(self) -> list[Tensor]:
-        """For each stage the sum of the biases that earlier stages added to the stream, ``(t, d)``."""
+        """For each level the sum of the biases that earlier levels added to the stream, ``(t, d)``."""
         total = torch.zeros_like(self.model.positions.detach())
         sums = [total]
         for block in self.model.blocks:
@@ -145,47 +145,47 @@ class Stages:
                     total = total + sublayer.out.bias.detach()
         return [*sums, total]
 
-    def reads_tokens(self, stage: int, port: str) -> int | None:
+    def reads_tokens(self, level: int, port: str) -> int | None:
         """How many tokens of the stream a receiver needs: 1, the class token, or None for all of them."""
-        return 1 if stage > self.class_token_from or (stage == self.class_token_from and port == "q") else None
+        return 1 if level > self.class_token_from or (level == self.class_token_from and port == "q") else None
 
-    def by_stage(self, found: Activations) -> list[Tensor]:
-        """Activations by stage: the centred ``embed (1, b, t, d)``, then its nodes', ``(nodes, b, t, k or n)``."""
+    def by_level(self, found: Activations) -> list[Tensor]:
+        """Activations by level: the centred ``embed (1, b, t, d)``, then its nodes', ``(nodes, b, t, k or n)``."""
         parts = [centred(found.embed)[None]]
-        for stage in range(1, self.graph.last_stage):
-            layer = (stage - 1) // 2
-            if stage in self.mlps:
-                parts.append(self.mlps[stage].grouped(found.neurons[layer]))
+        for level in range(1, self.graph.last_level):
+            layer = (level - 1) // 2
+            if level in self.mlps:
+                parts.append(self.mlps[level].grouped(found.neurons[layer]))
             else:
-                parts.append(found.heads[layer] if stage in self.heads else found.embed[None, :, :, :0][:0])
+                parts.append(found.heads[layer] if level in self.heads else found.embed[None, :, :, :0][:0])
         return parts
 
-    def project(self, stage: int, streams: Tensor, which: Tensor) -> Tensor:
-        """Projections ``(r, b, t, width)`` of a stage's receivers, of which the i-th reads ``streams[which[i]]``."""
-        part, flat = self[stage], rearrange(streams, "r b t d -> r (b t) d")
+    def project(self, level: int, streams: Tensor, which: Tensor) -> Tensor:
+        """Projections ``(r, b, t, width)`` of a level's receivers, of which the i-th reads ``streams[which[i]]``."""
+        part, flat = self[level], rearrange(streams, "r b t d -> r (b t) d")
         projections = project(flat if len(flat) == 1 else flat[which], part.in_weight, part.in_bias)
         return projections.view(len(which), *streams.shape[1:3], -1)
 
-    def activate(self, stage: int, projections: Tensor) -> Tensor:
-        """Activations ``(nodes, b, t, k or n)`` of all nodes of a stage from its receivers' projections.
+    def activate(self, level: int, projections: Tensor) -> Tensor:
+        """Activations ``(nodes, b, t, k or n)`` of all nodes of a level from its receivers' projections.
 
         From ``class_token_from`` on, the class token's alone.
         """
-        part = self[stage]
-        if isinstance(part, MlpStage):
+        part = self[level]
+        if isinstance(part, MlpLevel):
             return part.activate(projections)
         if part.split:
             queries, keys, values = rearrange(projections, "(h qkv) b t k -> qkv h b t k", qkv=3)
         else:
             queries, keys, values = projections.chunk(3, dim=-1)
-        return part.activate(queries[:, :, :1] if stage == self.class_token_from else queries, keys, values)
+        return part.activate(queries[:, :, :1] if level == self.class_token_from else queries, keys, values)
 
-    def send(self, stage: int, activations: Tensor) -> Tensor:
-        """What all nodes of a stage add to the stream, ``(nodes, b, t, d)``."""
-        sent = torch.bmm(rearrange(activations, "n b t k -> n (b t) k"), self[stage].out_weight)
+    def send(self, level: int, activations: Tensor) -> Tensor:
+        """What all nodes of a level add to the stream, ``(nodes, b, t, d)``."""
+        sent = torch.bmm(rearrange(activations, "n b t k -> n (b t) k"), self[level].out_weight)
         return sent.view(*activations.shape[:3], -1)
 
     def send_all(self, activations: list[Tensor]) -> Tensor:
-        """What every sender adds to the stream, ``(senders, b, t, d)``, given the activations of each stage."""
-        sent = [self.send(stage, part) for stage, part in enumerate(activations) if stage and len(part)]
+        """What every sender adds to the stream, ``(senders, b, t, d)``, given the activations of each level."""
+        sent = [self.send(level, part) for level, part in enumerate(activations) if level and len(part)]
         return torch.cat([activations[0], *sent])

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vitprune.config import AugmentParams
-from vitprune.data.augment import augment_images, draw_affine, mix, resample
+from vitprune.training.augment import augment_images, draw_affine, mix, resample
+from vitprune.training.options import AugmentOptions
 
 OFF = {
     "horizontal_flip": 0.0,
@@ -31,8 +31,8 @@ ON = {
 LABELS = torch.arange(16) % 5
 
 
-def params(**changes: float) -> AugmentParams:
-    return AugmentParams(**{**OFF, **changes})
+def params(**changes: float) -> AugmentOptions:
+    return AugmentOptions(**{**OFF, **changes})
 
 
 def some_images(b: int = 16, c: int = 3, height: int = 12, width: int = 12) -> torch.Tensor:
@@ -180,7 +180,7 @@ def test_with_both_mixtures_each_batch_gets_one_of_them() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_seed_decides_everything(channels: int) -> None:
-    images, everything = some_images(c=channels), AugmentParams(**ON)
+    images, everything = some_images(c=channels), AugmentOptions(**ON)
 
     def augmented(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         return mix(augment_images(images, everything, seed=seed), LABELS, everything, num_classes=5, seed=seed)
@@ -194,7 +194,7 @@ def test_the_seed_decides_everything(channels: int) -> None:
 
 
 def test_the_callers_random_state_is_neither_read_nor_changed() -> None:
-    images, everything = some_images(), AugmentParams(**ON)
+    images, everything = some_images(), AugmentOptions(**ON)
     results = []
     for global_seed in (1, 2):
         with torch.random.fork_rng(devices=[]):

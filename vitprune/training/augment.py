@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from vitprune.config import AugmentParams
+from vitprune.training.options import AugmentOptions
 
 CROP_ASPECT = (3 / 4, 4 / 3)
 """Width over height of a crop, relative to the image (Szegedy et al. 2015, arXiv 1409.4842)."""
@@ -30,7 +30,7 @@ POLICY_GROUPS = 16
 """Into so many groups a batch is cut, each of which a policy changes in its own way."""
 
 
-def augment_images(images: Tensor, params: AugmentParams, *, seed: int) -> Tensor:
+def augment_images(images: Tensor, params: AugmentOptions, *, seed: int) -> Tensor:
     """Move, recolour, disturb and erase float images ``(b, c, height, width)`` with values between 0 and 1.
 
     Flip, crop and rotation are one resampling, so that pixels are interpolated once. Noise may leave the interval.
@@ -53,7 +53,9 @@ def augment_images(images: Tensor, params: AugmentParams, *, seed: int) -> Tenso
     return images
 
 
-def mix(images: Tensor, labels: Tensor, params: AugmentParams, *, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+def mix(
+    images: Tensor, labels: Tensor, params: AugmentOptions, *, num_classes: int, seed: int
+) -> tuple[Tensor, Tensor]:
     """Blend each image of ``(b, c, height, width)`` with its neighbour by CutMix or MixUp, and their labels alike.
 
     Returns images and targets: probabilities ``(b, num_classes)`` after mixing, the ``labels`` ``(b,)`` themselves
@@ -71,7 +73,7 @@ def mix(images: Tensor, labels: Tensor, params: AugmentParams, *, num_classes: i
         return chosen(images, labels)
 
 
-def draw_affine(shape: torch.Size, params: AugmentParams, generator: torch.Generator) -> Tensor:
+def draw_affine(shape: torch.Size, params: AugmentOptions, generator: torch.Generator) -> Tensor:
     """Random matrices ``(b, 2, 3)`` for images of ``shape``: from a place in the new image to that in the old one.
 
     Both are in the coordinates of ``affine_grid``: −1 and 1 are the image's outer edges. Seen as steps on the picture:
@@ -114,7 +116,7 @@ def resample(images: Tensor, matrices: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _apply_policy(images: Tensor, params: AugmentParams, seed: int) -> Tensor:
+def _apply_policy(images: Tensor, params: AugmentOptions, seed: int) -> Tensor:
     """RandAugment (Cubuk et al. 2019, arXiv 1909.13719) or TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
 
     torchvision draws one set of operations for all images that it is given: a batch goes through it in groups.

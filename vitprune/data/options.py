@@ -1,0 +1,47 @@
+"""The params of the sections ``data`` and ``clean``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from vitprune.options import Fraction, Options, Positive, Seed, Share
+
+
+class DataOptions(Options):
+    """Where the images come from and the form they take."""
+
+    source: Literal["digits", "fashion-mnist", "kaggle", "folder", "archive"]
+    path: str | None
+    kaggle_handle: str
+    image_size: Positive
+    channels: Literal[1, 3]
+
+    @model_validator(mode="after")
+    def _local_sources_need_a_path(self) -> DataOptions:
+        if self.source in ("folder", "archive") and not self.path:
+            raise ValueError(
+                f"data.path is missing: with data.source {self.source!r} it names the {self.source} to read"
+            )
+        return self
+
+
+class CleanOptions(Options):
+    """How images are audited, resized and split."""
+
+    resize: Literal["crop", "stretch"]
+    val_fraction: Share
+    test_fraction: Share
+    seed: Seed
+    max_dropped_fraction: Fraction
+    empty_classes: Literal["error", "drop"]
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> CleanOptions:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"clean.val_fraction ({self.val_fraction}) and clean.test_fraction ({self.test_fraction}) "
+                "leave nothing to train on: their sum must be below 1"
+            )
+        return self
