@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install repro table readme check format test lock clean
+.PHONY: install repro table readme check format test test-fast lock clean
+
+TABLE := python -m vitprune table --metrics metrics/evaluate.json --timing metrics/timing.json
 
 repro: $(INSTALLED)  ## run the pipeline and print the table
 	dvc repro
-	@python -m vitprune table
+	@$(TABLE)
 
 install: $(INSTALLED)  ## make .venv with the locked versions
 
@@ -22,10 +24,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 table: $(INSTALLED)  ## print the table of the last run
-	@python -m vitprune table
+	@$(TABLE)
 
 readme: $(INSTALLED)  ## put the table of the last run into the README
-	python -m vitprune table --fill README.md
+	$(TABLE) --fill README.md
 
 check: $(INSTALLED)  ## lint, formatting and types
 	ruff check .
@@ -36,8 +38,16 @@ format: $(INSTALLED)  ## put the code into shape
 	ruff check --fix .
 	ruff format .
 
+# Files of tests go to two processes of one thread each; what needs the clock runs afterwards, alone.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest
+BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)  ## all tests, real DVC pipelines included
-	python -m pytest
+	$(PYTEST) $(BESIDE) -m "not alone"
+	$(PYTEST) -m alone
+
+test-fast: $(INSTALLED)  ## the tests that need neither a pipeline nor the clock
+	$(PYTEST) $(BESIDE) -m "not alone and not slow"
 
 lock: $(INSTALLED)  ## write the installed versions into requirements.lock
 	python -m pip freeze --exclude-editable --local \

@@ -1,4 +1,4 @@
-"""The acdc stage: data/clean, models/baseline → models/circuit, models/pruned, plots/faithfulness.*."""
+"""The acdc stage: data/clean, models/baseline → models/circuit."""
 
 from pathlib import Path
 
@@ -11,12 +11,10 @@ def main() -> None:
         params=Path("params.yaml"),
         data=Path("data/clean"),
         baseline=Path("models/baseline"),
-        circuit=Path("models/circuit"),
-        pruned=Path("models/pruned"),
+        out=Path("models/circuit"),
         metrics=Path("metrics/acdc.json"),
         timing=Path("metrics/acdc_timing.json"),
         faithfulness=Path("plots/faithfulness.csv"),
-        picture=Path("plots/faithfulness.png"),
         journal=Path(".vitprune/acdc.jsonl"),
     )
 

@@ -1,4 +1,4 @@
-"""The evaluate stage: data/clean, models → metrics/evaluate.json, metrics/timing.json, table and plot."""
+"""The evaluate stage: data/clean and all models → metrics/evaluate.json, metrics/timing.json, the table."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ def main() -> None:
     evaluate(
         params=Path("params.yaml"),
         data=Path("data/clean"),
-        models=Path("models"),
+        baseline=Path("models/baseline"),
+        pruned=Path("models/pruned"),
+        finetuned=Path("models/finetuned"),
+        circuit=Path("models/circuit"),
         metrics=Path("metrics/evaluate.json"),
         timing=Path("metrics/timing.json"),
         table=Path("metrics/table.md"),

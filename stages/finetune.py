@@ -12,6 +12,7 @@ def main() -> None:
         data=Path("data/clean"),
         baseline=Path("models/baseline"),
         pruned=Path("models/pruned"),
+        latency=Path("models/latency.json"),
         out=Path("models/finetuned"),
         metrics=Path("metrics/finetune.json"),
         timing=Path("metrics/finetune_timing.json"),

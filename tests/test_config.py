@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitprune.config import load_params
+from vitprune.config import apply_profile, load_params
 from vitprune.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -35,13 +36,58 @@ def load(tmp_path, content):
     return load
 
 
-@pytest.mark.parametrize("profile", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_profile_is_complete_and_valid(profile):
-    load_params(profile)
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 
 
-def test_the_default_params_are_the_digits_profile():
-    assert load_params(ROOT / "params.yaml") == load_params(ROOT / "profiles" / "digits.yaml")
+def leaves(content, prefix=""):
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_all_profiles_set_the_same_params():
+    """Whichever profile was applied before, the next one leaves nothing of it behind."""
+    keys = {profile.stem: set(leaves(yaml.safe_load(profile.read_text()))) for profile in PROFILES}
+    assert len(set(map(frozenset, keys.values()))) == 1, keys
+
+
+def test_profiles_lead_from_one_to_the_other_and_keep_comments_and_other_values(tmp_path):
+    path = tmp_path / "params.yaml"
+    original = (ROOT / "params.yaml").read_text()
+    path.write_text(original.replace("label_smoothing: 0.1", "label_smoothing: 0.2"))
+    texts = {}
+    for profile in (*PROFILES, *PROFILES):
+        text, _ = apply_profile(path, profile)
+        path.write_text(text)
+        assert load_params(path).train.label_smoothing == 0.2
+        assert text.count("# ") == original.count("# ")
+        assert texts.setdefault(profile.stem, text) == text
+    assert load_params(path).data.source == "kaggle"
+
+
+def test_the_committed_params_are_those_of_the_digits_profile():
+    text, changed = apply_profile(ROOT / "params.yaml", ROOT / "profiles" / "digits.yaml")
+    assert changed == []
+    assert text == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("acdc: {taux: 1}", r"acdc\.taux is not a parameter of .*params\.yaml"),
+        ("prune: {rounds: 9}", r"prune\.rounds is not a parameter of .*; it is called prune\.timing_rounds now"),
+        ("acdc: {tau: -1}", r"acdc\.tau must be greater than or equal to 0"),
+        ("tau: 1", "tau is not a parameter"),
+        ("- 1", "expected sections"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_refused(tmp_path, profile, message):
+    path = tmp_path / "own.yaml"
+    path.write_text(profile)
+    with pytest.raises(ConfigError, match=message):
+        apply_profile(ROOT / "params.yaml", path)
 
 
 def test_params_cannot_be_changed(load):
@@ -161,7 +207,34 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @given(tau=st.floats(min_value=0, max_value=1e6))
-def test_any_number_python_writes_is_read_back(tau):
-    from vitprune.config import _Loader
+def test_any_number_python_writes_is_read_back(tmp_path_factory, tau):
+    path = tmp_path_factory.getbasetemp() / "params.yaml"
+    path.write_text(re.sub(r"tau: [\d.]+", f"tau: {tau}", (ROOT / "params.yaml").read_text()))
+    assert load_params(path).acdc.tau == tau
 
-    assert yaml.load(f"tau: {tau}", Loader=_Loader)["tau"] == tau
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("epochs: yes", r"train\.epochs must be a valid integer, got 'yes'"),
+        ("epochs: 1:30", r"train\.epochs must be a valid integer, got '1:30'"),
+        ("epochs: 90\n  epochs: 80", "not valid YAML: .*duplicate key"),
+    ],
+)
+def test_yaml_is_read_in_version_1_2(tmp_path, written, message):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("epochs: 90", written))
+    with pytest.raises(ConfigError, match=message):
+        load_params(path)
+
+
+def test_a_number_with_a_leading_zero_is_decimal_as_for_dvc(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("epochs: 90", "epochs: 010"))
+    assert load_params(path).train.epochs == 10
+
+
+def test_a_parameter_that_was_renamed_is_named_by_its_new_name(load, content):
+    content["prune"]["rounds"] = 9
+    with pytest.raises(ConfigError, match=r"prune\.rounds is not a known parameter; it is called prune\.timing_rounds"):
+        load()

@@ -11,8 +11,10 @@ from vitprune.commands.download import download
 from vitprune.commands.evaluate import evaluate
 from vitprune.commands.export import export
 from vitprune.commands.finetune import finetune
+from vitprune.commands.params import params
 from vitprune.commands.pareto import pareto
 from vitprune.commands.predict import predict
+from vitprune.commands.prune import prune
 from vitprune.commands.show import show
 from vitprune.commands.table import table
 from vitprune.commands.terminal import report_errors, set_up_logging
@@ -25,7 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (download, clean, train, acdc, finetune, evaluate, table, pareto, show, predict, benchmark, export):
+STAGES = (download, clean, train, acdc, prune, finetune, evaluate)
+TOOLS = (params, table, pareto, show, predict, benchmark, export)
+for command in (*STAGES, *TOOLS):
     app.command()(command)
 
 

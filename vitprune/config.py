@@ -1,37 +1,38 @@
-"""``params.yaml`` as one typed, frozen object.
+"""``params.yaml`` as one typed, frozen object, and profiles that change some of its values.
 
-The file is read once by ``load_params``. Every key must be there and no other may be; whatever cannot be used is
-refused with the key's full name. Each section is defined beside the component that it is for.
+``load_params`` reads the file once, in YAML 1.2. Every key must be there and no other may be; whatever cannot be used
+is refused with the key's full name. Each section is defined beside the component that it is for.
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from vitprune.circuit.options import AcdcOptions
 from vitprune.data.options import CleanOptions, DataOptions
+from vitprune.device import ComputeOptions
 from vitprune.errors import ConfigError
 from vitprune.evaluation.options import EvaluateOptions
 from vitprune.model.options import ModelOptions
-from vitprune.options import Options, Seed
+from vitprune.options import Options
 from vitprune.pruning.options import PruneOptions
 from vitprune.training.options import FinetuneOptions, TrainOptions
 
-
-class ComputeOptions(Options):
-    """Where and how the arithmetic runs; ``threads: null`` leaves the number, of each process, to PyTorch."""
-
-    device: str
-    processes: Annotated[int, Field(gt=0, le=1024)]
-    threads: Annotated[int, Field(gt=0, le=1024)] | None
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    seed: Seed
+RENAMED = {
+    "acdc.steps": "acdc.ig_steps",
+    "prune.device": "prune.timing_device",
+    "prune.rounds": "prune.timing_rounds",
+    "prune.warmup": "prune.timing_warmup",
+}
+"""Params that had another name in earlier versions."""
 
 
 class Params(Options):
@@ -64,39 +65,10 @@ class Params(Options):
     def _rounds_have_a_target(self) -> Params:
         if self.finetune.rounds > 1 and self.prune.target_speedup is None:
             raise ValueError(
-                f"finetune.rounds ({self.finetune.rounds}) needs a speed to go to in so many steps: set "
+                f"finetune.rounds ({self.finetune.rounds}) needs a speed to reach round by round: set "
                 "prune.target_speedup, or finetune.rounds to 1"
             )
         return self
-
-    def prune_in_round(self, number: int) -> PruneOptions:
-        """How far pruning goes before round ``number`` of fine-tuning: of N rounds, each is as large a factor."""
-        if self.prune.target_speedup is None:
-            return self.prune
-        return self.prune.model_copy(
-            update={"target_speedup": self.prune.target_speedup ** (number / self.finetune.rounds)}
-        )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2, so that ``1e-05`` (as DVC writes it) is a number and not a string.
-
-    A key that stands twice is refused, where YAML's own reader would take the last.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
 
 
 def load_params(path: Path) -> Params:
@@ -104,16 +76,7 @@ def load_params(path: Path) -> Params:
 
     Raises ConfigError that names the file and, where there is one, the key and its value.
     """
-    try:
-        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; copy one from profiles/ or give --params") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected sections such as data:, model: and acdc:, found {content!r}")
+    content = _read_yaml(path, YAML(typ="safe", pure=True))
     return parse_params(content, where=str(path))
 
 
@@ -128,11 +91,65 @@ def parse_params(content: dict[str, Any], *, where: str = "params") -> Params:
         raise ConfigError(f"{where}: {first}{more}") from None
 
 
+def apply_profile(params: Path, profile: Path) -> tuple[str, list[str]]:
+    """The text of a params file with the values of a profile, and the keys whose value that changes.
+
+    The profile holds only what it changes; comments and all other values of ``params`` stay. Raises ConfigError if one
+    of the files cannot be read, the profile has a key that ``params`` lacks, or the result is not valid.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    content = _read_yaml(params, yaml)
+    changed = []
+    for key, value in _leaves(_read_yaml(profile, YAML(typ="safe", pure=True))):
+        *sections, name = key.split(".")
+        section: Any = content
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or name not in section:
+            raise ConfigError(f"{profile}: {key} is not a parameter of {params}{_renamed(key)}")
+        if section[name] != value or type(section[name]) is not type(value):
+            changed.append(key)
+            section[name] = value
+    parse_params(content, where=f"{params} with {profile}")
+    text = StringIO()
+    yaml.dump(content, text)
+    return text.getvalue(), changed
+
+
+def _read_yaml(path: Path, yaml: YAML) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a params file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable ({error})") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections such as data:, model: and acdc:, found {content!r}")
+    return content
+
+
+def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested sections."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def _with_text_keys(content: Any) -> Any:
-    """The same content, its keys as text: YAML also has numbers and dates as keys, JSON has not."""
+    """The same content with text as keys: YAML also has numbers and dates as keys, JSON has not."""
     if isinstance(content, dict):
         return {str(key): _with_text_keys(value) for key, value in content.items()}
     return content
+
+
+def _renamed(key: str) -> str:
+    return f"; it is called {RENAMED[key]} now" if key in RENAMED else ""
 
 
 def _sentence(error: dict[str, Any]) -> str:
@@ -141,7 +158,7 @@ def _sentence(error: dict[str, Any]) -> str:
         case "missing":
             return f"{key} is missing"
         case "extra_forbidden":
-            return f"{key} is not a known parameter"
+            return f"{key} is not a known parameter{_renamed(key)}"
         case "value_error":
             return str(error["ctx"]["error"])
         case _:

@@ -6,14 +6,27 @@ import ctypes
 import platform
 import re
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 
 from vitprune.errors import ConfigError
+from vitprune.options import Options, Seed
 
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _THREADS = torch.get_num_threads()
+
+
+class ComputeOptions(Options):
+    """Where and how the arithmetic runs; ``threads: null`` leaves the number, of each process, to PyTorch."""
+
+    device: str
+    processes: Annotated[int, Field(gt=0, le=1024)]
+    threads: Annotated[int, Field(gt=0, le=1024)] | None
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    seed: Seed
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:

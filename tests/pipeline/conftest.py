@@ -29,6 +29,11 @@ SMALL = {
     "acdc.mlp_groups": 2,
     "acdc.num_images": 32,
     "acdc.num_reference_images": 64,
+    "prune.num_images": 32,
+    "prune.num_reference_images": 64,
+    "prune.timing_batch_size": 16,
+    "prune.timing_rounds": 5,
+    "prune.timing_warmup": 1,
     "finetune.epochs": 1,
     "finetune.warmup_epochs": 0.5,
     "evaluate.timing_batch_sizes": [1, 8],
@@ -46,7 +51,7 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """That of a user who activated the virtual environment."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
+        return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
 
     def start(self, *command: str) -> "Background":
         """A command that goes on in the background."""

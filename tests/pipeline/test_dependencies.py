@@ -1,4 +1,4 @@
-"""dvc.yaml names every module that a stage computes with, so that no result is older than its code."""
+"""dvc.yaml names the code that each stage computes with, so that no result is older than its code."""
 
 from pathlib import Path
 
@@ -10,63 +10,57 @@ from tests.imports import imports_of
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
-# What these do cannot change a result: they read, write, show and refuse.
-NOT_COMPUTING = (
-    "vitprune/__init__.py",
-    "vitprune/config.py",
-    "vitprune/options.py",
-    "vitprune/errors.py",
-    "vitprune/storage.py",
-    "vitprune/device.py",
-    "vitprune/commands/__init__.py",
-    "vitprune/commands/launch.py",
-    "vitprune/commands/options.py",
-    "vitprune/commands/terminal.py",
-    "vitprune/data/__init__.py",
-    "stages/__init__.py",
-)
-# Editing a picture must not train again.
-DRAWING = {"train": ("vitprune/report/",)}
-# Sources know how to open what they fetched, which is no part of fetching it.
-OPENING = {"download": ("vitprune/data/collection.py", "vitprune/data/decode.py", "vitprune/data/packed.py")}
+
+def modules_of(stage):
+    """The modules in which a stage's result is computed: its recipe, or the folder of what needs none."""
+    recipe = ROOT / "vitprune" / "recipes" / f"{stage}.py"
+    if recipe.is_file():
+        return [recipe]
+    folder = {"download": "download", "clean": "cleaning"}[stage]
+    return sorted((ROOT / "vitprune" / "data" / folder).glob("*.py"))
 
 
 def modules_imported(path):
     for name, _ in imports_of(path):
-        if name.startswith(("vitprune.", "stages.")):
+        if name.startswith("vitprune."):
             base = ROOT.joinpath(*name.split("."))
             yield from (file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file())
 
 
-def closure(path):
-    seen, waiting = set(), [path]
+def closure(paths):
+    seen, waiting = set(), list(paths)
     while waiting:
         here = waiting.pop()
         if here not in seen:
             seen.add(here)
             waiting += modules_imported(here)
-    return {module.relative_to(ROOT).as_posix() for module in seen}
+    return {module.relative_to(ROOT) for module in seen}
 
 
-def is_params(module):
-    """DVC watches the params themselves."""
-    package = module.rpartition("/")[0]
-    return module.endswith("/options.py") or module == f"{package}/__init__.py"
+def computes(module):
+    """Modules directly in vitprune/ read, write, refuse and choose the machine; DVC watches the params themselves."""
+    return len(module.parts) > 2 and module.name not in ("__init__.py", "options.py")
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_every_module_it_computes_with(stage):
     dependencies = tuple(STAGES[stage]["deps"])
-    exempt = NOT_COMPUTING + DRAWING.get(stage, ()) + OPENING.get(stage, ())
     missing = [
-        module
-        for module in sorted(closure(ROOT / "stages" / f"{stage}.py"))
-        if not module.startswith(dependencies) and not module.startswith(exempt) and not is_params(module)
+        module.as_posix()
+        for module in sorted(closure(modules_of(stage)))
+        if computes(module) and not module.as_posix().startswith(dependencies)
     ]
     assert missing == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_dependency_on_code_is_there(stage):
-    code = [path for path in STAGES[stage]["deps"] if path.startswith(("stages/", "vitprune/"))]
+def test_every_dependency_on_code_is_there_and_needed(stage):
+    code = [path for path in STAGES[stage]["deps"] if path.startswith("vitprune/")]
     assert [path for path in code if not (ROOT / path).exists()] == []
+    used = [module.as_posix() for module in closure(modules_of(stage))]
+    # The command draws with the report what the recipe measured.
+    assert [
+        path
+        for path in code
+        if not any(map(path.__eq__, used)) and not any(module.startswith(f"{path}/") for module in used)
+    ] == (["vitprune/report"] if stage == "evaluate" else [])

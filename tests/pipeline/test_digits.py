@@ -12,8 +12,7 @@ from vitprune.storage import sha256_of
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["download", "clean", "train", "acdc", "finetune", "evaluate"]
-AFTER_TRAINING = ["acdc", "finetune", "evaluate"]
+AFTER_TRAINING = ["acdc", "prune", "finetune", "evaluate"]
 
 
 def stages_run(output):
@@ -39,9 +38,9 @@ def test_a_second_repro_runs_no_stage(digits):
 
 def test_every_output_is_there_and_git_holds_the_small_ones(digits):
     tracked = digits.run("git", "ls-files").split()
-    for name in ("train", "acdc", "finetune", "evaluate", "timing", "clean"):
+    for name in ("train", "acdc", "prune", "finetune", "evaluate", "timing", "clean"):
         assert f"metrics/{name}.json" in tracked
-    for name in ("train.csv", "gradient_flow.png", "confusion.png"):
+    for name in ("train.csv", "prune.csv", "gradient_flow.png", "confusion.png"):
         assert f"plots/{name}" in tracked
     assert "dvc.lock" in tracked
     assert not [name for name in tracked if name.endswith((".npy", ".safetensors"))]
@@ -75,6 +74,28 @@ def test_an_experiment_with_another_threshold_runs_what_depends_on_it(digits):
         "upgraded_baseline_pruned.accuracy",
         "upgraded_baseline_pruned.batch_8.median_ms",
     } <= shown
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("prune.target_speedup=1.2", ["prune", "finetune", "evaluate"]),
+        ("finetune.epochs=2", ["finetune", "evaluate"]),
+        ("evaluate.batch_size=64", ["evaluate"]),
+    ],
+)
+def test_an_experiment_runs_what_depends_on_its_parameter_and_nothing_else(clean_digits, change, stages):
+    assert stages_run(clean_digits.run("dvc", "exp", "run", "-S", change)) == stages
+
+
+def test_with_a_target_another_threshold_leaves_the_pruned_model_as_it_is(clean_digits):
+    """The prune stage looks at the new circuit, finds that it does not decide, and gives the same model again."""
+    digits = clean_digits
+    digits.run("dvc", "exp", "run", "-S", "prune.target_speedup=1.2")
+    before = (digits.folder / "models/pruned/model.safetensors").read_bytes()
+    output = digits.run("dvc", "exp", "run", "-S", "acdc.tau=0.05")
+    assert stages_run(output) == ["acdc", "prune", "evaluate"]
+    assert (digits.folder / "models/pruned/model.safetensors").read_bytes() == before
 
 
 def test_a_number_that_dvc_writes_without_a_point_is_still_a_number(digits):

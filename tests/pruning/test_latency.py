@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -6,9 +5,9 @@ import torch
 
 from tests.circuit.oracle import random_model
 from vitprune.errors import MeasurementError
-from vitprune.pruning.latency import Bench, CostCurve, LatencyTable, latency_table
+from vitprune.pruning.latency import CostCurve, LatencyTable, TimingProtocol, measure_table
 
-BENCH = Bench(device=torch.device("cpu"), batch_size=2, warmup=1, rounds=5)
+PROTOCOL = TimingProtocol(device=torch.device("cpu"), batch_size=2, warmup=1, rounds=5)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def test_on_a_stair_a_step_saves_its_share_of_the_stair():
 
 
 def test_measured_costs_never_fall_with_the_width(config):
-    table = latency_table(config, 5, BENCH)
+    table = measure_table(config, 5, PROTOCOL)
     for curve in (table.attention, table.mlp, table.short_attention, table.short_mlp):
         assert list(curve.ms) == sorted(curve.ms)
         assert curve.ms[0] > 0
@@ -61,28 +60,7 @@ def test_a_model_costs_the_sum_of_its_sublayers(config):
     assert table.milliseconds(pruned) == pytest.approx(0.25 + 1.5 + 5)
 
 
-def test_a_table_is_read_again_only_for_the_same_shape_batch_and_machine(config, tmp_path):
-    path = tmp_path / "latency.json"
-    first = latency_table(config, 5, BENCH, path)
-    assert latency_table(config, 5, BENCH, path) == first
-    content = json.loads(path.read_text())
-    content["rest_ms"] = 1e6
-    path.write_text(json.dumps(content))
-    assert latency_table(config, 5, BENCH, path).rest_ms == 1e6
-    assert latency_table(config, 5, replace(BENCH, batch_size=3), path).rest_ms < 1e6
-    content["measured_on"]["machine"]["device"] = "another one"
-    path.write_text(json.dumps(content))
-    assert latency_table(config, 5, BENCH, path).rest_ms < 1e6
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 1, "measured_on": 3}'])
-def test_a_broken_table_is_measured_again(config, tmp_path, content):
-    path = tmp_path / "latency.json"
-    path.write_text(content)
-    assert latency_table(config, 5, BENCH, path).rest_ms > 0
-
-
 @pytest.mark.parametrize("changes", [{"rounds": 4}, {"warmup": 0}])
 def test_too_few_measurements_are_refused(config, changes):
     with pytest.raises(MeasurementError, match="would not give a figure to trust"):
-        latency_table(config, 5, replace(BENCH, **changes))
+        measure_table(config, 5, replace(PROTOCOL, **changes))

@@ -21,13 +21,16 @@ from vitprune.pruning.partial import PartialModel
     ),
     kind=st.sampled_from(["zero", "mean"]),
     group_size=st.sampled_from([1, 4, 5, 12]),
+    batch_size=st.sampled_from([None, 3]),
     data=st.data(),
 )
-def test_its_kl_is_that_of_the_compact_model_whatever_goes_and_comes_back(seed, shape, kind, group_size, data):
+def test_its_kl_is_that_of_the_compact_model_whatever_is_removed_and_restored(
+    seed, shape, kind, group_size, batch_size, data
+):
     model = random_model(seed, **shape)
     images = random_images(model, seed=seed)
     ablation = Ablation.zero(model) if kind == "zero" else Ablation.mean(model, images)
-    partial = PartialModel(model, images, ablation)
+    partial = PartialModel(model, images, ablation, batch_size)
     full = model(images).detach()
     everything, gone = partial.units(group_size), []
     for _ in range(6):
@@ -79,3 +82,12 @@ def test_an_ablation_of_another_model_is_refused():
     model = random_model(num_layers=2)
     with pytest.raises(Exception, match="the ablation was made for another model"):
         PartialModel(model, random_images(model), Ablation.zero(random_model(num_layers=3)))
+
+
+def test_no_more_images_go_through_the_model_at_once_than_are_allowed():
+    model = random_model(num_layers=2)
+    images, seen = random_images(model, count=7), []
+    model.patches.register_forward_hook(lambda module, given, out: seen.append(len(out)))
+    partial = PartialModel(model, images, Ablation.zero(model), batch_size=3)
+    partial.remove(partial.units(4)[0])
+    assert seen == [3, 3, 1] * 2

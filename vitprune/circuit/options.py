@@ -19,12 +19,14 @@ class AcdcOptions(Options):
     granularity: Literal["edge", "node", "node-edge"]
     ablation: Literal["mean", "zero", "resample", "noise"]
     noise_std: Annotated[float, Field(gt=0)]
-    steps: Positive
+    ig_steps: Positive
     split_qkv: bool
     mlp_groups: Positive
     num_images: Positive
     num_reference_images: Positive
     batch_size: Positive | None
+    candidates: Positive | None
+    curves: bool
     seed: Seed
 
     @model_validator(mode="after")

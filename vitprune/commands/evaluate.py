@@ -2,77 +2,66 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vitprune.commands.options import DataFolder, MetricsFile, ParamsFile, TimingFile
+from vitprune.commands.options import (
+    BaselineFolder,
+    CircuitFolder,
+    DataFolder,
+    MetricsFile,
+    ParamsFile,
+    PrunedFolder,
+    TimingFile,
+)
 
 
 def evaluate(
-    params: ParamsFile = Path("params.yaml"),
-    data: DataFolder = Path("data/clean"),
-    models: Annotated[Path, typer.Option(help="Folder of all models of the pipeline.")] = Path("models"),
-    metrics: MetricsFile = Path("metrics/evaluate.json"),
-    timing: TimingFile = Path("metrics/timing.json"),
-    table: Annotated[Path, typer.Option(help="Markdown file of the table of models to write.")] = Path(
-        "metrics/table.md"
-    ),
+    params: ParamsFile,
+    data: DataFolder,
+    baseline: BaselineFolder,
+    pruned: PrunedFolder,
+    finetuned: Annotated[Path, typer.Option(help="Folder that the finetune command wrote its models into.")],
+    circuit: CircuitFolder,
+    metrics: MetricsFile,
+    timing: TimingFile,
+    table: Annotated[Path, typer.Option(help="Markdown file of the table of models to write.")],
     confusion: Annotated[
-        Path, typer.Option(help="PNG of the fine-tuned pruned model's confusion matrix; its pairs go beside it.")
-    ] = Path("plots/confusion.png"),
+        Path, typer.Option(help="PNG of the fine-tuned pruned model's confusion matrix; its pairs go beside it as CSV.")
+    ],
 ) -> None:
-    """Score four models and the exact circuit on the test images, and time the models side by side."""
+    """Score four models and the masked circuit on the test images, and time the models side by side."""
     from vitprune.circuit import Circuit
-    from vitprune.commands import measuring
-    from vitprune.commands.context import load_for, open_params
+    from vitprune.commands.inputs import load_for, open_params
     from vitprune.data import load_packed
-    from vitprune.device import set_threads
-    from vitprune.distributed import world
-    from vitprune.evaluation.confusion import confusion_matrix, most_confused
-    from vitprune.evaluation.table import CIRCUIT, model_table
+    from vitprune.evaluation.confusion import most_confused
+    from vitprune.evaluation.table import model_table
     from vitprune.model import load_model
-    from vitprune.model.predict import predict
-    from vitprune.model.score import score
+    from vitprune.recipes.evaluate import evaluate as measure
     from vitprune.report.confusion import draw_confusion, write_confusion
     from vitprune.report.markdown import to_markdown
     from vitprune.storage import check_targets, write_json, write_text
 
     options, device = open_params(params)
-    check_targets(files=[metrics, timing, table, confusion])
+    check_targets(files=[metrics, timing, table, confusion, confusion.with_suffix(".csv")])
     packed = load_packed(data)
-    saved = {name: load_for(models / folder, options, packed, device) for name, folder in measuring.FOLDERS.items()}
-    circuit = Circuit.load(models / "circuit", device)
-    circuit_model = load_model(models / "circuit" / "model", device)
-
-    test, batch_size = packed.test, options.evaluate.batch_size
-    logits = {
-        name: predict(model.model, test.images, model.preprocessing, batch_size, device)
-        for name, model in saved.items()
+    folders = {
+        "baseline": baseline,
+        "baseline_pruned": pruned,
+        "upgraded_baseline": finetuned / "baseline",
+        "upgraded_baseline_pruned": finetuned / "pruned",
     }
-    masked = circuit.as_module(circuit_model.model)
-    masked_logits = predict(masked, test.images, circuit_model.preprocessing, batch_size, device)
-    if not world().is_main:
+    models = {name: load_for(folder, options, packed, device) for name, folder in folders.items()}
+    sizes = {name: sum(file.stat().st_size for file in folder.iterdir()) for name, folder in folders.items()}
+    found, sorted_model = Circuit.load(circuit, device), load_model(circuit / "model", device)
+    done = measure(packed, models, sizes, found, sorted_model, options.evaluate, options.compute, device)
+    if done is None:
         return
-    # The others are done: models are timed as without them.
-    set_threads(options.compute.threads)
-    scores: dict[str, Any] = {
-        name: measuring.describe(model, models / measuring.FOLDERS[name], score(logits[name], test.labels))
-        for name, model in saved.items()
-    }
-    scores[CIRCUIT] = score(masked_logits, test.labels).as_metrics() | {
-        "edges": len(circuit.graph.edges),
-        "edges_kept": len(circuit.kept),
-        "edges_on_paths": len(circuit.closed().kept),
-    }
-    scores |= {"dataset": options.data.source, "test_images": len(test), "seed": options.compute.seed}
-    times = measuring.time_all(saved, packed, options.evaluate, device)
-
+    scores = done.scores | {"dataset": options.data.source}
     write_json(metrics, scores)
-    write_json(timing, times)
-    matrix = confusion_matrix(logits[measuring.FINAL], test.labels)
-    draw_confusion(confusion, matrix, packed.class_names)
-    write_confusion(confusion.with_suffix(".csv"), most_confused(matrix, packed.class_names))
-    results = model_table(scores, times)
-    write_text(table, to_markdown(results))
+    write_json(timing, done.times)
+    draw_confusion(confusion, done.confusion, packed.class_names)
+    write_confusion(confusion.with_suffix(".csv"), most_confused(done.confusion, packed.class_names))
+    write_text(table, to_markdown(model_table(scores, done.times)))
     logging.getLogger(__name__).info("wrote %s; vitprune table prints it", table)

@@ -5,76 +5,74 @@ from typing import Annotated
 
 import typer
 
-from vitprune.commands.options import DataFolder, LatencyFile, MetricsFile, ParamsFile, StateFile, TimingFile
+from vitprune.commands.options import (
+    BaselineFolder,
+    DataFolder,
+    LatencyFile,
+    MetricsFile,
+    ParamsFile,
+    PrunedFolder,
+    StateFile,
+    TimingFile,
+)
 
 
 def finetune(
-    params: ParamsFile = Path("params.yaml"),
-    data: DataFolder = Path("data/clean"),
-    baseline: Annotated[Path, typer.Option(help="Unpruned model.")] = Path("models/baseline"),
-    pruned: Annotated[Path, typer.Option(help="Compact model.")] = Path("models/pruned"),
-    out: Annotated[Path, typer.Option(help="Folder to write the models baseline/ and pruned/ into.")] = Path(
-        "models/finetuned"
-    ),
-    metrics: MetricsFile = Path("metrics/finetune.json"),
-    timing: TimingFile = Path("metrics/finetune_timing.json"),
-    history: Annotated[Path, typer.Option(help="CSV per epoch; the name of the model is added to it.")] = Path(
-        "plots/finetune.csv"
-    ),
-    state: StateFile = Path(".vitprune/finetune.pt"),
-    latency: LatencyFile = Path(".vitprune/latency.json"),
+    params: ParamsFile,
+    data: DataFolder,
+    baseline: BaselineFolder,
+    pruned: PrunedFolder,
+    latency: LatencyFile,
+    out: Annotated[Path, typer.Option(help="Folder to write the models baseline/ and pruned/ into.")],
+    metrics: MetricsFile,
+    timing: TimingFile,
+    history: Annotated[Path, typer.Option(help="CSV per epoch to write; the name of the model is added to it.")],
+    state: StateFile,
 ) -> None:
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
-    from copy import deepcopy
-
-    from vitprune.commands import fitting, rounds
-    from vitprune.commands.context import load_for, open_params
+    from vitprune.commands.inputs import load_for, open_params
+    from vitprune.commands.terminal import open_training_progress, speed_progress
     from vitprune.data import load_packed
     from vitprune.distributed import world
     from vitprune.model import save_model
+    from vitprune.pruning.measured import Measurements
+    from vitprune.recipes.finetune import MODELS, Recovery
     from vitprune.storage import check_targets, remove, write_json
     from vitprune.training.history import write_history
 
-    histories = {name: history.with_stem(f"{history.stem}_{name}") for name in ("baseline", "pruned")}
-    states = {name: state.with_stem(f"{state.stem}_{name}") for name in histories}
     options, device = open_params(params)
-    check_targets(
-        files=[metrics, timing, *histories.values(), *states.values()],
-        folders=[out / name for name in histories],
-    )
     packed = load_packed(data)
-    # Both are loaded before either is trained: a missing one is noticed at once.
-    models = {
-        "baseline": load_for(baseline, options, packed, device),
-        "pruned": load_for(pruned, options, packed, device),
-    }
-    # A copy: the control changes the baseline that it starts from.
-    teacher = deepcopy(models["baseline"])
-    results = {
-        "baseline": fitting.fit(
-            models["baseline"],
-            packed,
-            options,
-            options.finetune,
-            device,
-            description="finetune baseline",
-            state=states["baseline"],
-            teacher=teacher,
+    with speed_progress("prune") as on_pruning, open_training_progress() as progress:
+        recovery = Recovery(
+            packed=packed,
+            train=options.train,
+            finetune=options.finetune,
+            prune=options.prune,
+            compute=options.compute,
+            device=device,
+            state=state,
+            known=Measurements.read(latency),
+            progress=progress,
+            on_pruning=on_pruning,
         )
-    }
-    models["pruned"], results["pruned"], pruned_on = rounds.recover(
-        models["pruned"], teacher, packed, options, device, state=states["pruned"], latency=latency
-    )
-    scores = {name: fitting.metrics_of(saved, results[name], packed, device) for name, saved in models.items()}
+        histories = {name: history.with_stem(f"{history.stem}_{name}") for name in MODELS}
+        check_targets(
+            files=[metrics, timing, *histories.values(), *recovery.states.values()],
+            folders=[out / name for name in MODELS],
+        )
+        # Both are loaded before either is trained, so that a missing one is noticed at once.
+        models = [load_for(folder, options, packed, device) for folder in (baseline, pruned)]
+        done = recovery.run(*models)
     if not world().is_main:
         return
-    for name, saved in models.items():
-        save_model(out / name, saved)
-        write_history(histories[name], results[name].history)
-    if pruned_on:
-        scores["pruned"]["pruned_on"] = pruned_on
+    for name, model in done.models.items():
+        save_model(out / name, model.saved)
+        write_history(histories[name], model.result.history)
+    scores = {name: dict(model.scores) for name, model in done.models.items()}
+    if done.pruned_between:
+        scores["pruned"]["pruned_between_rounds"] = done.pruned_between
     write_json(metrics, scores)
-    write_json(timing, {name: fitting.timing_of(result, options, device) for name, result in results.items()})
-    # All is saved: nothing is left to go on with.
-    for left in (states["baseline"], *rounds.leftovers(states["pruned"], options.finetune.rounds)):
+    write_json(timing, {name: model.timing for name, model in done.models.items()})
+    # Everything is saved: there is nothing left to resume.
+    for left in recovery.leftovers():
         remove(left)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vitprune.circuit.search import SearchProgress
     from vitprune.evaluation.table import Table
     from vitprune.pruning.speed import SpeedProgress
+    from vitprune.training.fit import TrainingProgress
     from vitprune.training.history import EpochRecord
 
 stderr = Console(stderr=True)
@@ -71,8 +72,8 @@ def report_errors() -> Iterator[None]:
         if type(error).__name__ != "OutOfMemoryError":
             raise
         _complain(
-            "the device ran out of memory; lower acdc.num_images, evaluate.batch_size or "
-            "evaluate.timing_batch_sizes, or set compute.device to cpu"
+            "the device ran out of memory; set acdc.batch_size or prune.batch_size, which bound the images held at "
+            "once, or lower evaluate.batch_size or evaluate.timing_batch_sizes, or set compute.device to cpu"
         )
         sys.exit(1)
     except KeyboardInterrupt:
@@ -174,17 +175,25 @@ def _state(now: SearchProgress) -> str:
 
 
 @contextmanager
-def training_progress(description: str) -> Iterator[tuple[Callable[[EpochRecord], None], Callable[[int, int], None]]]:
-    """Yield ``on_epoch`` and ``on_step`` for a training run: a bar on a terminal, lines elsewhere."""
+def open_training_progress() -> Iterator[Callable[[str], TrainingProgress]]:
+    """Yield a function from a description to the callbacks of a training: a bar on a terminal, lines elsewhere."""
+    from vitprune.training.fit import TrainingProgress
+
     logger = logging.getLogger(__name__)
     if not (stderr.is_terminal and _speaks()):
-        is_due = _due(SECONDS_BETWEEN_STEPS)
 
-        def step(done: int, total: int) -> None:
-            if is_due():
-                logger.info("%s: %d of %d steps", description, done, total)
+        def start_lines(description: str) -> TrainingProgress:
+            is_due = _due(SECONDS_BETWEEN_STEPS)
 
-        yield lambda record: logger.info("%s: %s", description, _epoch(record)), step
+            def step(done: int, total: int) -> None:
+                if is_due():
+                    logger.info("%s: %d of %d steps", description, done, total)
+
+            return TrainingProgress(
+                on_epoch=lambda record: logger.info("%s: %s", description, _epoch(record)), on_step=step
+            )
+
+        yield start_lines
         return
 
     columns = (
@@ -195,11 +204,22 @@ def training_progress(description: str) -> Iterator[tuple[Callable[[EpochRecord]
         TextColumn("{task.fields[epoch]}"),
     )
     with Progress(*columns, console=stderr, transient=True) as bar:
-        task = bar.add_task(description, total=None, epoch="")
-        yield (
-            lambda record: bar.update(task, epoch=_epoch(record)),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+
+        def start_bar(description: str) -> TrainingProgress:
+            task = bar.add_task(description, total=None, epoch="")
+            return TrainingProgress(
+                on_epoch=lambda record: bar.update(task, epoch=_epoch(record)),
+                on_step=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+
+        yield start_bar
+
+
+@contextmanager
+def training_progress(description: str) -> Iterator[TrainingProgress]:
+    """Yield the callbacks of one training."""
+    with open_training_progress() as start:
+        yield start(description)
 
 
 def _epoch(record: EpochRecord) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -58,3 +58,7 @@ class ModelOptions(Options):
                 "whose weights that file holds"
             )
         return self
+
+    def shape(self) -> dict[str, Any]:
+        """The arguments of ViTConfig that the params decide; image size, channels and classes come from the data."""
+        return self.model_dump(exclude={"pretrained", "pretrained_path"})

@@ -1,6 +1,5 @@
-"""Turning circuits into smaller models."""
+"""Turning circuits, or a target of speed or KL, into smaller models."""
 
-from vitprune.pruning.compact import compact, cut, dense_circuit, survivors_of
-from vitprune.pruning.summary import describe_removal
+from vitprune.pruning.compact import compact, cut, dense_circuit, removed_parts, survivors_of
 
-__all__ = ["compact", "cut", "dense_circuit", "describe_removal", "survivors_of"]
+__all__ = ["compact", "cut", "dense_circuit", "removed_parts", "survivors_of"]

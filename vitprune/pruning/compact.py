@@ -2,10 +2,10 @@
 
 Legend of dimensions: t tokens, d width of the stream, h heads, k width of a head, n neurons of a layer.
 
-A node is dead when no path of kept edges leads through it from ``embed`` to ``logits``. Dead nodes are removed; what
-they gave on average goes into a bias. Edges removed between two live nodes come back, because cutting them frees
-nothing: the survivors read the dense stream. The compact model therefore computes exactly the circuit in which every
-edge between live nodes is kept (``dense_circuit``).
+A node is dead when no path of kept edges leads through it from ``embed`` to ``logits``. Dead nodes are removed, and
+their mean output moves into a bias. Edges that were removed between two live nodes are restored, because removing them
+saves no time: the survivors read the dense stream. The compact model therefore computes exactly the circuit that keeps
+every edge between live nodes (``dense_circuit``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import Circuit
-from vitprune.model.vit import Attention, Mlp, ViT
+from vitprune.model.vit import Attention, Mlp, ViT, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def dense_circuit(circuit: Circuit) -> Circuit:
 
 
 def compact(model: ViT, circuit: Circuit) -> ViT:
-    """The dense model that is left of ``model`` when the circuit's dead nodes are cut out.
+    """The dense model that is left of ``model`` without the circuit's dead nodes.
 
     Raises CircuitError if the circuit belongs to another model.
     """
@@ -66,7 +66,7 @@ def compact(model: ViT, circuit: Circuit) -> ViT:
 
 @torch.no_grad()
 def cut(model: ViT, survivors: Survivors, ablation: Ablation) -> ViT:
-    """The dense model of the survivors; what the others gave on average by ``ablation`` goes into biases.
+    """The dense model of the survivors; the mean output of the others by ``ablation`` moves into biases.
 
     Raises CircuitError if the ablation is of another model.
     """
@@ -83,32 +83,32 @@ def cut(model: ViT, survivors: Survivors, ablation: Ablation) -> ViT:
     if small.class_token is not None and model.class_token is not None:
         small.class_token.copy_(model.class_token)
 
-    # What is added to the stream no matter what the image is goes into the bias of the last part that stays and stands
-    # before it, or into the positions: nothing that stays reads the stream in between.
+    # A constant that is added to the stream moves into the bias of the last surviving sublayer before it, or into the
+    # positions: no surviving sublayer reads the stream in between.
     constants = _removed_writes(model, ablation, survivors)
     pending = model.positions.detach().clone()
-    place = small.positions
+    constants_of = small.positions
     for layer, (old, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
-        for old_part, new_part, removed in (
+        for before, after, removed in (
             (old.attention, new.attention, constants[layer][0]),
             (old.mlp, new.mlp, constants[layer][1]),
         ):
-            if old_part is None:
+            if before is None:
                 continue
-            if isinstance(old_part, Attention) and isinstance(new_part, Attention):
-                copy_heads(old_part, new_part, survivors.heads[layer])
-            elif isinstance(old_part, Mlp) and isinstance(new_part, Mlp):
-                copy_neurons(old_part, new_part, survivors.neurons[layer])
-            if new_part is not None:
-                place.copy_(pending)
-                place, pending = new_part.out.bias, torch.zeros_like(new_part.out.bias)
-            pending = pending + old_part.out.bias + removed if config.token_biases else pending + old_part.out.bias
-    place.copy_(pending)
+            if isinstance(before, Attention) and isinstance(after, Attention):
+                copy_heads(before, after, survivors.heads[layer])
+            elif isinstance(before, Mlp) and isinstance(after, Mlp):
+                copy_neurons(before, after, survivors.neurons[layer])
+            if after is not None:
+                constants_of.copy_(pending)
+                constants_of, pending = after.out.bias, torch.zeros_like(after.out.bias)
+            pending = pending + before.out.bias + removed if config.token_biases else pending + before.out.bias
+    constants_of.copy_(pending)
     return small.eval()
 
 
 def _removed_writes(model: ViT, ablation: Ablation, survivors: Survivors) -> list[tuple[Tensor, Tensor]]:
-    """For each layer what its dead heads and its dead neurons gave on average, each ``(t, d)``."""
+    """For each layer the mean output of its dead heads and of its dead neurons, each ``(t, d)``."""
     constants = []
     for layer, block in enumerate(model.blocks):
         from_heads = from_neurons = torch.zeros_like(model.positions)
@@ -148,3 +148,18 @@ def copy_neurons(old: Mlp, new: Mlp, kept: Tensor) -> None:
     new.hidden.weight.copy_(old.hidden.weight[kept])
     new.hidden.bias.copy_(old.hidden.bias[kept])
     new.out.weight.copy_(old.out.weight[:, kept])
+
+
+def removed_parts(before: ViTConfig, after: ViTConfig) -> dict[str, dict[str, int | float]]:
+    """Heads, neurons and sublayers of two shapes of a model: in all, kept, and the share removed."""
+    old, new = (*before.layer_heads, *before.layer_neurons), (*after.layer_heads, *after.layer_neurons)
+    return {
+        "heads": kept_of(sum(before.layer_heads), sum(after.layer_heads)),
+        "neurons": kept_of(sum(before.layer_neurons), sum(after.layer_neurons)),
+        "sublayers": kept_of(sum(count > 0 for count in old), sum(count > 0 for count in new)),
+    }
+
+
+def kept_of(total: int, kept: int) -> dict[str, int | float]:
+    """Two counts and the share removed, as metrics."""
+    return {"total": total, "kept": kept, "removed_share": round(1 - kept / total, 4) if total else 0.0}

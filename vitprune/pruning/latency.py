@@ -1,15 +1,13 @@
-"""What each part of a ViT costs in milliseconds at each width, measured once on the device that it is to run on.
+"""How long each sublayer of a ViT takes at each width, and how fast whole models are, measured once on their device.
 
 Legend of dimensions: b images, t tokens, d width of the stream.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +15,11 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 
 from vitprune.device import describe_machine
-from vitprune.errors import VitpruneError
 from vitprune.model.vit import Block, ViT, ViTConfig
 from vitprune.stopwatch import time_in_turn
-from vitprune.storage import read_json, write_json
 
-MOST_WIDTHS = 16
-"""So many widths of a part are measured at most; between them the cost is interpolated."""
-FORMAT = 1
-
-logger = logging.getLogger(__name__)
+MAX_WIDTHS = 16
+"""At most so many widths of a sublayer are measured; between them the time is interpolated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +81,8 @@ class LatencyTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """How latency is measured: on which device, for batches of which size, how often."""
+class TimingProtocol:
+    """How time is measured: on which device, for batches of which size, how often."""
 
     device: torch.device
     batch_size: int
@@ -97,27 +90,13 @@ class Bench:
     rounds: int
 
 
-def latency_table(config: ViTConfig, group_size: int, bench: Bench, path: Path | None = None) -> LatencyTable:
-    """The table for models of this shape, from ``path`` if that was measured for the same shape, batch and machine.
-
-    A new one is written there. Raises MeasurementError if warm-up or rounds are too few.
-    """
-    key = _key(config, group_size, bench)
-    if path is not None and (known := _read(path, key)) is not None:
-        return known
-    table = _Measurement(config, group_size, bench).table(key)
-    if path is not None:
-        write_json(path, {"format": FORMAT} | asdict(table))
-    return table
-
-
 class _Measurement:
     """Sublayers of every width with random weights, timed in turn."""
 
-    def __init__(self, config: ViTConfig, group_size: int, bench: Bench) -> None:
+    def __init__(self, config: ViTConfig, group_size: int, protocol: TimingProtocol) -> None:
         # As compact models have them.
         self._config = replace(config, token_biases=True)
-        self._bench = bench
+        self._protocol = protocol
         self._heads = _spread(range(1, max(config.layer_heads) + 1))
         most = max(config.layer_neurons)
         self._neurons = _spread([*range(group_size, most, group_size), most])
@@ -126,15 +105,17 @@ class _Measurement:
         layers = self._config.num_layers
         bare = ViT(replace(self._config, heads_per_layer=(0,) * layers, neurons_per_layer=(0,) * layers))
         shape = (self._config.in_channels, self._config.image_size, self._config.image_size)
-        images = torch.zeros(self._bench.batch_size, *shape, device=self._bench.device)
-        work: list[Callable[[], object]] = [partial(bare.eval().to(self._bench.device), images)]
+        images = torch.zeros(self._protocol.batch_size, *shape, device=self._protocol.device)
+        work: list[Callable[[], object]] = [partial(bare.eval().to(self._protocol.device), images)]
         sizes = []
         for tokens in (None, 1):
             for kind, widths in (("attention", self._heads), ("mlp", self._neurons)):
                 sizes.append(len(widths))
                 work += [partial(self._block(kind, width), self._stream, tokens=tokens) for width in widths]
         with torch.inference_mode():
-            seconds = time_in_turn(work, self._bench.device, warmup=self._bench.warmup, rounds=self._bench.rounds)
+            seconds = time_in_turn(
+                work, self._protocol.device, warmup=self._protocol.warmup, rounds=self._protocol.rounds
+            )
         rest, *parts = 1000 * np.median(seconds, axis=0)
         attention, mlp, short_attention, short_mlp = np.split(np.array(parts), np.cumsum(sizes)[:-1])
         return LatencyTable(
@@ -148,20 +129,20 @@ class _Measurement:
 
     @cached_property
     def _stream(self) -> torch.Tensor:
-        config, bench = self._config, self._bench
+        config, protocol = self._config, self._protocol
         generator = torch.Generator().manual_seed(0)
-        stream = torch.randn(bench.batch_size, config.num_tokens, config.d_model, generator=generator)
-        return stream.to(bench.device)
+        stream = torch.randn(protocol.batch_size, config.num_tokens, config.d_model, generator=generator)
+        return stream.to(protocol.device)
 
     def _block(self, kind: str, width: int) -> Block:
         heads, neurons = (width, 0) if kind == "attention" else (0, width)
         config = replace(self._config, num_layers=1, heads_per_layer=(heads,), neurons_per_layer=(neurons,))
-        return ViT(config).eval().to(self._bench.device).blocks[0]
+        return ViT(config).eval().to(self._protocol.device).blocks[0]
 
 
 def _spread(widths: range | list[int]) -> tuple[int, ...]:
     """All widths if they are few, else some of them from the least to the largest."""
-    places = np.unique(np.linspace(0, len(widths) - 1, MOST_WIDTHS).round().astype(int))
+    places = np.unique(np.linspace(0, len(widths) - 1, MAX_WIDTHS).round().astype(int))
     return tuple(widths[place] for place in places) if len(widths) else ()
 
 
@@ -170,12 +151,18 @@ def _curve(widths: tuple[int, ...], ms: np.ndarray) -> CostCurve:
     return CostCurve(widths=widths, ms=tuple(round(float(value), 5) for value in smooth))
 
 
-def _key(config: ViTConfig, group_size: int, bench: Bench) -> dict[str, Any]:
+def measure_table(config: ViTConfig, group_size: int, protocol: TimingProtocol) -> LatencyTable:
+    """The table for models of this shape, measured here; MeasurementError if warm-up or rounds are too few."""
+    return _Measurement(config, group_size, protocol).table(table_key(config, group_size, protocol))
+
+
+def table_key(config: ViTConfig, group_size: int, protocol: TimingProtocol) -> dict[str, Any]:
+    """Everything that a latency table depends on, in plain values."""
     return {
-        "machine": describe_machine(bench.device),
-        "batch_size": bench.batch_size,
+        "machine": describe_machine(protocol.device),
+        "batch_size": protocol.batch_size,
         "group_size": group_size,
-        "rounds": bench.rounds,
+        "rounds": protocol.rounds,
         "image": [config.in_channels, config.image_size, config.patch_size, config.patch_embedding],
         "pooling": config.pooling,
         "d_model": config.d_model,
@@ -183,18 +170,3 @@ def _key(config: ViTConfig, group_size: int, bench: Bench) -> dict[str, Any]:
         "most_heads": max(config.layer_heads),
         "most_neurons": max(config.layer_neurons),
     }
-
-
-def _read(path: Path, key: dict[str, Any]) -> LatencyTable | None:
-    """The table in a file, or None if there is none for this key: it can be measured again."""
-    try:
-        content = read_json(path)
-        if content.pop("format") != FORMAT or content["measured_on"] != key:
-            return None
-        curves = {
-            name: CostCurve(widths=tuple(content[name]["widths"]), ms=tuple(content[name]["ms"]))
-            for name in ("attention", "mlp", "short_attention", "short_mlp")
-        }
-        return LatencyTable(measured_on=key, rest_ms=float(content["rest_ms"]), **curves)
-    except (VitpruneError, KeyError, TypeError, AttributeError, ValueError):
-        return None

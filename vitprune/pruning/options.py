@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import Field, model_validator
 
-from vitprune.options import Options, Positive
+from vitprune.options import Options, Positive, Seed
+from vitprune.pruning.latency import TimingProtocol
 
 
 class PruneOptions(Options):
-    """How small the compact model becomes: by the circuit alone, or by latency and KL."""
+    """How small the compact model becomes: what the circuit needs, or what a target of speed or KL allows."""
 
     target_speedup: Annotated[float, Field(gt=1)] | None
     target_kl: Annotated[float, Field(gt=0)] | None
     group_size: Positive
-    batch_size: Positive
-    device: str | None
-    warmup: Annotated[int, Field(ge=1)]
-    rounds: Annotated[int, Field(ge=5)]
+    num_images: Positive
+    num_reference_images: Positive
+    batch_size: Positive | None
+    seed: Seed
+    timing_device: str | None
+    timing_batch_size: Positive
+    timing_warmup: Annotated[int, Field(ge=1)]
+    timing_rounds: Annotated[int, Field(ge=5)]
 
     @model_validator(mode="after")
     def _one_target(self) -> PruneOptions:
@@ -31,5 +37,17 @@ class PruneOptions(Options):
 
     @property
     def has_target(self) -> bool:
-        """Whether latency decides, and not the circuit alone."""
+        """Whether a speed or a KL decides what is cut, and not the circuit."""
         return self.target_speedup is not None or self.target_kl is not None
+
+    def protocol(self, device: torch.device) -> TimingProtocol:
+        """How models are timed on ``device``."""
+        return TimingProtocol(
+            device=device, batch_size=self.timing_batch_size, warmup=self.timing_warmup, rounds=self.timing_rounds
+        )
+
+    def of_round(self, number: int, rounds: int) -> PruneOptions:
+        """The options before round ``number`` of fine-tuning: each of ``rounds`` speeds up by the same factor."""
+        if self.target_speedup is None:
+            return self
+        return self.model_copy(update={"target_speedup": self.target_speedup ** (number / rounds)})

@@ -1,20 +1,25 @@
-"""Pruning to a speed: heads, neurons and whole sublayers go, and come back, by KL per millisecond.
+"""Pruning to a speed: heads, groups of neurons and whole sublayers are removed, and restored, by KL per millisecond.
 
-The exact KL decides. First what costs the least KL per millisecond goes, until the model should be fast enough. What a
-part is worth and what it takes both change as others go: once the last attentions are gone, for example, the MLPs
-behind them compute one token instead of all, and neurons that were dear are nearly free. So parts also come back, and
-the search swings: a few parts more go, others take their place, for as long as that helps (oscillating search, Somol
-and Pudil 2000, "Oscillating search algorithms for feature selection").
+The exact KL decides. First the units with the least KL per millisecond are removed, until the model is predicted to be
+fast enough. Every removal changes what the other units are worth and how long they take: once the last attentions are
+removed, for example, the MLPs behind them compute one token instead of all, and many of their neurons cost almost
+nothing. So units are also restored, and the search oscillates around its limit: it removes a few units too many,
+restores others, and goes on for as long as that helps (oscillating search, Somol and Pudil 2000, "Oscillating search
+algorithms for feature selection").
 
-A part whose worth was measured a while ago is measured again only when it would be the next (lazy greedy, Minoux 1978).
+A change of KL that was measured some moves ago is measured again only when its unit would be the next to move (lazy
+greedy, Minoux 1978).
 """
 
 from __future__ import annotations
 
+import csv
 import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -23,20 +28,23 @@ from vitprune.model.vit import ViT
 from vitprune.pruning.compact import Survivors
 from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.partial import PartialModel, Unit, sublayer_name
+from vitprune.storage import atomic_file
 
 STALE_AFTER = 0.15
-"""What a part was worth counts no longer once the predicted time has changed by this share."""
-SWINGS = (-0.05, 0.05, -0.1, 0.1, -0.2, 0.2, -0.4, 0.4)
-"""How far the search swings below its limit and above, as shares of it: farther if nearer does not help."""
-MOST_SWINGS = 24
-"""Together; each is worth a little less than the one before."""
-LEAST_GAIN = 0.002
-"""A swing that helps by a smaller share than this was the last of its width."""
+"""A measured change of KL is measured again once the predicted time has changed by this share."""
+OSCILLATION_WIDTHS = (-0.05, 0.05, -0.1, 0.1, -0.2, 0.2, -0.4, 0.4)
+"""How far an oscillation goes below and above the limit, as shares of it; wider ones follow if narrow ones fail."""
+MAX_OSCILLATIONS = 24
+"""In all; each gains a little less than the one before."""
+MIN_GAIN = 0.002
+"""An oscillation that gains a smaller share than this is the last of its width."""
+
+Action = Literal["removed", "restored"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedProgress:
-    """How far a search is: KLs computed, predicted milliseconds and where they started, KL in nats."""
+    """The state of a search: KLs computed so far, predicted milliseconds now and of the whole model, KL in nats."""
 
     tried: int
     milliseconds: float
@@ -45,19 +53,20 @@ class SpeedProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """A part that went, or came back; KL in nats and predicted milliseconds behind it."""
+class Move:
+    """A unit was removed or restored; ``kl`` in nats and predicted ``milliseconds`` are those after it."""
 
-    part: str
-    came_back: bool
+    unit: str
+    action: Action
     kl: float
     milliseconds: float
 
 
 class SpeedSearch:
-    """A model on its way to a speed; ``table`` says what its parts cost, ``images`` what they are worth.
+    """Prunes ``model`` to a speed or a KL; ``table`` says how long its units take, ``images`` what they are worth.
 
-    ``trace`` has the steps in the order taken, without those that were taken back.
+    ``trace`` has the moves in order, without those of oscillations that did not help. ``batch_size`` bounds the images
+    that go through the model at once.
     """
 
     def __init__(
@@ -68,16 +77,17 @@ class SpeedSearch:
         table: LatencyTable,
         group_size: int,
         *,
+        batch_size: int | None = None,
         on_progress: Callable[[SpeedProgress], None] | None = None,
     ) -> None:
-        self._model = PartialModel(model, images, ablation)
+        self._model = PartialModel(model, images, ablation, batch_size)
         self._table = table
         self._units = self._model.units(group_size)
         self._on_progress = on_progress
         self.milliseconds = self.whole_milliseconds = table.milliseconds(self._model.config)
-        self.trace: list[Step] = []
-        self._known: dict[tuple[Unit, bool], _Worth] = {}
-        self._taken = self._tried = 0
+        self.trace: list[Move] = []
+        self._changes: dict[tuple[Unit, Action], _Change] = {}
+        self._moves = self._tried = 0
 
     @property
     def survivors(self) -> Survivors:
@@ -90,19 +100,19 @@ class SpeedSearch:
         return self._model.kl
 
     def reach_milliseconds(self, limit: float) -> bool:
-        """Take parts out until the model should take no longer than this, and put back what then fits.
+        """Remove units until the model is predicted to take no longer than this, and restore what then fits.
 
-        False, with nothing left, if it cannot be so fast.
+        Returns False, with nothing left, if no model is so fast.
         """
         if not self._shrink_to(limit):
             return False
         self._grow_to(limit)
         return True
 
-    def swing_around(self, limit: float) -> None:
-        """Swing around these milliseconds, which the model is within, for as long as that lowers KL."""
+    def oscillate_around(self, limit: float) -> None:
+        """Oscillate around these milliseconds, which the model is within, for as long as that lowers KL."""
 
-        def swing(width: float) -> None:
+        def oscillate(width: float) -> None:
             if width < 0:
                 self._shrink_to((1 + width) * limit)
             else:
@@ -110,13 +120,13 @@ class SpeedSearch:
                 self._shrink_to(limit)
             self._grow_to(limit)
 
-        self._swing(swing, lambda: self.kl if self.milliseconds <= limit else math.inf)
+        self._oscillate(oscillate, lambda: self.kl if self.milliseconds <= limit else math.inf)
 
     def reach_kl(self, limit: float) -> None:
-        """Make the model as fast as can be found with KL within ``limit``, in nats."""
+        """Make the model as fast as the search can with KL within ``limit``, in nats."""
         self._shrink_within(limit)
 
-        def swing(width: float) -> None:
+        def oscillate(width: float) -> None:
             if width < 0:
                 self._grow_within((1 + width) * limit)
             else:
@@ -124,71 +134,72 @@ class SpeedSearch:
                 self._grow_within(limit)
             self._shrink_within(limit)
 
-        self._swing(swing, lambda: self.milliseconds if self.kl <= limit else math.inf)
+        self._oscillate(oscillate, lambda: self.milliseconds if self.kl <= limit else math.inf)
 
-    def _swing(self, swing: Callable[[float], None], cost: Callable[[], float]) -> None:
-        """Swing while that lowers the cost, wider when it no longer does."""
-        best, marked, steps = cost(), self._model.kept, len(self.trace)
-        widths = list(SWINGS)
-        for _ in range(MOST_SWINGS):
+    def _oscillate(self, oscillate: Callable[[float], None], cost: Callable[[], float]) -> None:
+        """Oscillate while that lowers the cost, with wider oscillations when it no longer does."""
+        best, best_kept, moves = cost(), self._model.kept, len(self.trace)
+        widths = list(OSCILLATION_WIDTHS)
+        for _ in range(MAX_OSCILLATIONS):
             if not widths:
                 return
-            swing(widths[0])
+            oscillate(widths[0])
             gain = best - cost()
-            if gain < LEAST_GAIN * best:
+            if gain < MIN_GAIN * best:
                 widths.pop(0)
             if gain > 0:
-                best, marked, steps = cost(), self._model.kept, len(self.trace)
+                best, best_kept, moves = cost(), self._model.kept, len(self.trace)
             else:
-                self._model.keep(marked)
-                self._moved()
-                del self.trace[steps:]
+                self._model.keep(best_kept)
+                self._count_move()
+                del self.trace[moves:]
 
     def _shrink_to(self, limit: float) -> bool:
         while self.milliseconds > limit:
-            if (unit := self._cheapest(self._removable(), came_back=False)) is None:
+            if (unit := self._cheapest(self._removable(), action="removed")) is None:
                 return False
-            self._take(unit, came_back=False)
+            self._move(unit, action="removed")
         return True
 
     def _shrink_within(self, limit: float) -> None:
-        while unit := self._cheapest(self._removable(), came_back=False, most_kl=limit):
-            self._take(unit, came_back=False)
+        while unit := self._cheapest(self._removable(), action="removed", most_kl=limit):
+            self._move(unit, action="removed")
 
     def _grow_to(self, limit: float) -> None:
-        while unit := self._cheapest(self._restorable(limit), came_back=True):
-            self._take(unit, came_back=True)
+        while unit := self._cheapest(self._restorable(limit), action="restored"):
+            self._move(unit, action="restored")
 
     def _grow_within(self, limit: float) -> None:
         while self.kl > limit:
-            if (unit := self._cheapest(self._restorable(math.inf), came_back=True)) is None:
+            if (unit := self._cheapest(self._restorable(math.inf), action="restored")) is None:
                 return
-            self._take(unit, came_back=True)
+            self._move(unit, action="restored")
 
     def _removable(self) -> Iterator[tuple[Unit, float]]:
-        """What can go, and the milliseconds that this saves in the long run."""
+        """The units that can be removed, and the milliseconds that each saves in the long run."""
         config = self._model.config
-        for place, (present, _) in enumerate(self._sides()):
+        for index, (present, _) in enumerate(self._units_by_sublayer()):
             if not present:
                 continue
-            whole = _joined(present, sublayer_name(place))
+            whole = _joined(present, sublayer_name(index))
             yield whole, self.milliseconds - self._table.milliseconds(self._model.config_without(whole))
-            heads_or_neurons = config.layer_neurons if place % 2 else config.layer_heads
-            width = heads_or_neurons[place // 2]
-            is_short = place // 2 >= config.first_short_layer
-            curve = self._table.curve("mlp" if place % 2 else "attention", is_short=is_short)
+            counts = config.layer_neurons if index % 2 else config.layer_heads
+            width = counts[index // 2]
+            is_short = index // 2 >= config.first_short_layer
+            curve = self._table.curve("mlp" if index % 2 else "attention", is_short=is_short)
             for unit in present if len(present) > 1 else ():
                 yield unit, curve.saving(width, len(unit.members))
 
     def _restorable(self, limit: float) -> Iterator[tuple[Unit, float]]:
-        """What can come back within these milliseconds, and how many it takes."""
-        for place, (present, absent) in enumerate(self._sides()):
+        """The removed units that fit within these milliseconds, and how many each takes."""
+        for index, (present, absent) in enumerate(self._units_by_sublayer()):
             if not absent:
                 continue
-            name = sublayer_name(place)
+            name = sublayer_name(index)
             candidates = [*absent, _joined(absent, name)] if len(absent) > 1 else absent
             if not present:
-                # Most of what it takes is for its being there at all: so some at once. The first neurons matter most.
+                # Most of the time of a sublayer is for having it at all, so several units are tried at once. The first
+                # neurons matter most.
                 widths = (2**power for power in range(1, (len(absent) - 1).bit_length()))
                 candidates = [*candidates, *(_joined(absent[:width], f"{name}[:{width}]") for width in widths)]
             for unit in candidates:
@@ -196,45 +207,46 @@ class SpeedSearch:
                 if after <= limit:
                     yield unit, after - self.milliseconds
 
-    def _sides(self) -> list[tuple[list[Unit], list[Unit]]]:
-        """For each sublayer the units that are there and those that are gone."""
+    def _units_by_sublayer(self) -> list[tuple[list[Unit], list[Unit]]]:
+        """For each sublayer the units that are left and those that are removed."""
         kept = [set(members) for members in self._model.kept]
-        sides: list[tuple[list[Unit], list[Unit]]] = [([], []) for _ in kept]
+        units: list[tuple[list[Unit], list[Unit]]] = [([], []) for _ in kept]
         for unit in self._units:
-            sides[unit.sublayer][unit.members[0] not in kept[unit.sublayer]].append(unit)
-        return sides
+            units[unit.sublayer][unit.members[0] not in kept[unit.sublayer]].append(unit)
+        return units
 
     def _cheapest(
-        self, candidates: Iterable[tuple[Unit, float]], *, came_back: bool, most_kl: float = math.inf
+        self, candidates: Iterable[tuple[Unit, float]], *, action: Action, most_kl: float = math.inf
     ) -> Unit | None:
-        """What costs the least KL per millisecond saved, or comes back with the most per millisecond taken."""
-        # On a stair of the cost there may be nothing to gain but by taking the whole sublayer.
-        found = [(unit, milliseconds) for unit, milliseconds in candidates if came_back or milliseconds > 0]
-        for unit, _ in found:
-            known = self._known.get((unit, came_back))
+        """The unit to remove with the least KL per millisecond saved, or to restore with the most per millisecond."""
+        restores = action == "restored"
+        # Where the cost falls in stairs, removing less than a whole sublayer may save nothing.
+        movable = [(unit, milliseconds) for unit, milliseconds in candidates if restores or milliseconds > 0]
+        for unit, _ in movable:
+            known = self._changes.get((unit, action))
             if known is None or abs(self.milliseconds / known.milliseconds - 1) > STALE_AFTER:
-                self._measure(unit, came_back=came_back)
+                self._measure(unit, action)
 
         def entry(number: int) -> tuple[float, int]:
-            unit, milliseconds = found[number]
-            return _price(self._known[unit, came_back].change, milliseconds), number
+            unit, milliseconds = movable[number]
+            return _price(self._changes[unit, action].kl, milliseconds, action), number
 
-        queue = [entry(number) for number in range(len(found))]
+        queue = [entry(number) for number in range(len(movable))]
         heapq.heapify(queue)
         while queue:
             _, number = heapq.heappop(queue)
-            unit, _ = found[number]
-            worth = self._known[unit, came_back]
-            if worth.taken < self._taken:
-                self._measure(unit, came_back=came_back)
+            unit, _ = movable[number]
+            change = self._changes[unit, action]
+            if change.moves < self._moves:
+                self._measure(unit, action)
                 heapq.heappush(queue, entry(number))
-            elif worth.change < 0 if came_back else self.kl + worth.change <= most_kl:
+            elif change.kl < 0 if restores else self.kl + change.kl <= most_kl:
                 return unit
         return None
 
-    def _measure(self, unit: Unit, *, came_back: bool) -> None:
-        after = self._model.kl_with(unit) if came_back else self._model.kl_without(unit)
-        self._know(unit, came_back=came_back, change=after - self.kl)
+    def _measure(self, unit: Unit, action: Action) -> None:
+        after = self._model.kl_with(unit) if action == "restored" else self._model.kl_without(unit)
+        self._remember(unit, action, after - self.kl)
         self._tried += 1
         if self._on_progress:
             self._on_progress(
@@ -246,38 +258,57 @@ class SpeedSearch:
                 )
             )
 
-    def _know(self, unit: Unit, *, came_back: bool, change: float) -> None:
-        self._known[unit, came_back] = _Worth(change=change, taken=self._taken, milliseconds=self.milliseconds)
+    def _remember(self, unit: Unit, action: Action, change: float) -> None:
+        self._changes[unit, action] = _Change(kl=change, moves=self._moves, milliseconds=self.milliseconds)
 
-    def _take(self, unit: Unit, *, came_back: bool) -> None:
+    def _move(self, unit: Unit, *, action: Action) -> None:
         before = self.kl
-        (self._model.restore if came_back else self._model.remove)(unit)
-        self._moved()
-        self._know(unit, came_back=not came_back, change=before - self.kl)
-        self.trace.append(Step(part=unit.name, came_back=came_back, kl=self.kl, milliseconds=self.milliseconds))
+        if action == "removed":
+            self._model.remove(unit)
+        else:
+            self._model.restore(unit)
+        self._count_move()
+        self._remember(unit, "restored" if action == "removed" else "removed", before - self.kl)
+        self.trace.append(Move(unit=unit.name, action=action, kl=self.kl, milliseconds=self.milliseconds))
 
-    def _moved(self) -> None:
-        self._taken += 1
+    def _count_move(self) -> None:
+        self._moves += 1
         self.milliseconds = self._table.milliseconds(self._model.config)
 
 
 @dataclass(frozen=True)
-class _Worth:
-    """By how much KL changes with a step, as it was after so many steps, at so many predicted milliseconds."""
+class _Change:
+    """By how much a move changes KL in nats, as measured after so many moves at so many predicted milliseconds."""
 
-    change: float
-    taken: int
+    kl: float
+    moves: int
     milliseconds: float
 
 
-def _price(change: float, milliseconds: float) -> float:
-    """KL per millisecond, the lower, the better: of a part that goes, or that comes back and lowers KL."""
-    # What comes back for nothing comes first.
+def _price(change: float, milliseconds: float, action: Action) -> float:
+    """What orders the moves, the lowest first: KL per millisecond.
+
+    A removal that lowers KL gains twice, so that the more it saves, the earlier it comes. A restored unit that takes
+    no time comes before all others.
+    """
+    if action == "removed" and change < 0:
+        return change * milliseconds
     return change / max(milliseconds, 1e-9)
 
 
 def _joined(units: list[Unit], name: str) -> Unit:
-    """Several units of one sublayer as one; a single one stays what it is."""
+    """Several units of one sublayer as one; a single one stays as it is."""
     if len(units) == 1:
         return units[0]
     return Unit(units[0].sublayer, name, tuple(member for unit in units for member in unit.members))
+
+
+def write_moves(path: Path, moves: Iterable[Move]) -> None:
+    """Write a CSV with a row for each move, atomically."""
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["move", *(column.name for column in fields(Move))])
+        for number, move in enumerate(moves, 1):
+            writer.writerow(
+                [number, *(f"{value:.6g}" if isinstance(value, float) else value for value in astuple(move))]
+            )

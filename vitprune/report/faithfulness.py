@@ -17,18 +17,17 @@ Curves = Mapping[str, Sequence[Faithfulness]]
 """For each method circuits of rising size."""
 
 
-def write_faithfulness(path: Path, curves: Curves) -> None:
-    """Write one row for each method and circuit."""
+def write_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method: str) -> None:
+    """Write one row for each method and circuit; without curves, one for ``circuit``, which ``method`` found."""
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["method", *(column.name for column in fields(Faithfulness))])
-        for method, curve in curves.items():
-            writer.writerows([method, *point.as_row().values()] for point in curve)
+        for name, curve in (curves or {method: [circuit]}).items():
+            writer.writerows([name, *point.as_row().values()] for point in curve)
 
 
-def draw_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method: str) -> None:
-    """Draw recovered share and accuracy against the share of edges as a PNG; ``circuit`` is what ``method`` found."""
-    edges = max(point.edges for curve in curves.values() for point in curve)
+def draw_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method: str, edges: int) -> None:
+    """Draw recovered share and accuracy against the share of all ``edges`` as a PNG; ``method`` found ``circuit``."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     recovered, accuracy = figure.subplots(1, 2)
     for name, curve in curves.items():

@@ -87,6 +87,11 @@ class FinetuneOptions(Options):
             )
         return self
 
+    def recipe(self, train: TrainOptions) -> TrainOptions:
+        """The recipe of ``train`` with the length, learning rate and distillation of fine-tuning."""
+        own = {"epochs", "learning_rate", "warmup_epochs", "distillation"}
+        return train.model_copy(update={name: getattr(self, name) for name in own})
+
     def of_round(self, number: int) -> FinetuneOptions:
         """The same for one of the rounds, from 1 to ``rounds``, which share the epochs."""
         epochs = self.epochs * number // self.rounds - self.epochs * (number - 1) // self.rounds

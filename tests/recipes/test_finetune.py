@@ -8,14 +8,13 @@ import torch
 import yaml
 
 from tests.training.conftest import NO_AUGMENTATION, PREPROCESSING, random_split, tiny_model
-from vitprune.circuit import Ablation
-from vitprune.commands import rounds
-from vitprune.commands.pruning import prune_to_target
-from vitprune.commands.rounds import leftovers, recover
 from vitprune.config import parse_params
 from vitprune.data.packed import PackedData
 from vitprune.errors import ConfigError
 from vitprune.model import SavedModel
+from vitprune.pruning.cutting import prune_to_target
+from vitprune.recipes import finetune
+from vitprune.recipes.finetune import Recovery
 
 CPU = torch.device("cpu")
 CLASSES = ("a", "b", "c", "d")
@@ -24,18 +23,24 @@ DIGITS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 
 def params_with(**finetune):
     content = DIGITS | {
-        "prune": DIGITS["prune"] | {"target_speedup": 1.8, "batch_size": 32, "rounds": 9, "group_size": 16},
+        "prune": DIGITS["prune"]
+        | {
+            "target_speedup": 1.8,
+            "timing_batch_size": 32,
+            "timing_rounds": 9,
+            "group_size": 16,
+            "num_images": 16,
+            "num_reference_images": 16,
+        },
         "finetune": DIGITS["finetune"] | {"epochs": 4, "rounds": 2, "warmup_epochs": 0, "scope": "all"} | finetune,
     }
-    content["acdc"] = DIGITS["acdc"] | {"num_images": 16, "num_reference_images": 16, "seed": 0}
     content["train"] = DIGITS["train"] | {"batch_size": 16, "augment": NO_AUGMENTATION.model_dump()}
     return parse_params(content)
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start():
     """A baseline, its first pruned model, and data; wide enough for its layers to be what takes the time."""
-    latency = tmp_path_factory.mktemp("latency") / "latency.json"
     model = tiny_model(d_model=64, d_mlp=256, num_layers=4).eval()
     baseline = SavedModel(model=model, preprocessing=PREPROCESSING, class_names=CLASSES)
     packed = PackedData(
@@ -47,17 +52,30 @@ def start(tmp_path_factory):
         std=(0.3,),
     )
     params = params_with()
-    images = PREPROCESSING(torch.from_numpy(packed.train.images[:16]))
-    ablation = Ablation.mean(model, images)
-    small, _ = prune_to_target(params.prune_in_round(1), model, images, ablation, CPU, latency=latency)
-    return baseline, replace(baseline, model=small), packed, latency
+    small = prune_to_target(packed, baseline, params.prune.of_round(1, 2), CPU)
+    return baseline, small.saved, packed, small.measurements
+
+
+def recovery(start, state, params=None):
+    _, _, packed, known = start
+    params = params or params_with()
+    return Recovery(
+        packed=packed,
+        train=params.train,
+        finetune=params.finetune,
+        prune=params.prune,
+        compute=params.compute,
+        device=CPU,
+        state=state,
+        known=known,
+    )
 
 
 def recovered(start, state, params=None):
-    baseline, pruned, packed, latency = start
+    baseline, pruned, *_ = start
     # The caller's model is trained in place.
-    copy = replace(pruned, model=torch.nn.Module.requires_grad_(_copy(pruned.model)))
-    return recover(copy, baseline, packed, params or params_with(), CPU, state=state, latency=latency)
+    copy = replace(pruned, model=_copy(pruned.model))
+    return recovery(start, state, params).recover(copy, baseline)
 
 
 def _copy(model):
@@ -75,8 +93,8 @@ def parameters(model):
 
 
 def test_each_round_prunes_on_and_the_last_reaches_the_target(start, tmp_path):
-    assert params_with().prune_in_round(1).target_speedup == pytest.approx(1.8**0.5)
-    assert params_with().prune_in_round(2).target_speedup == pytest.approx(1.8)
+    assert params_with().prune.of_round(1, 2).target_speedup == pytest.approx(1.8**0.5)
+    assert params_with().prune.of_round(2, 2).target_speedup == pytest.approx(1.8)
     saved, result, figures = recovered(start, tmp_path / "state.pt")
     assert parameters(saved.model) < parameters(start[1].model) < parameters(start[0].model)
     assert [record.epoch for record in result.history] == [1, 2, 3, 4]
@@ -90,21 +108,21 @@ def test_a_call_that_ended_early_goes_on_with_the_same_shape(start, tmp_path, mo
     state = tmp_path / "state.pt"
     whole = recovered(start, state)[0]
     # All of its files are there still: each round is over at once, and nothing is searched again.
-    monkeypatch.setattr(rounds, "prune_to_target", lambda *_, **__: pytest.fail("searched again"))
+    monkeypatch.setattr(finetune, "prune_to_target", lambda *_, **__: pytest.fail("searched again"))
     again = recovered(start, state)[0]
     assert again.model.config == whole.model.config
     assert torch.equal(weights(again.model), weights(whole.model))
-    assert set(tmp_path.iterdir()) <= set(leftovers(state, 2))
+    assert set(tmp_path.iterdir()) <= set(recovery(start, state).leftovers())
 
 
 def test_what_a_round_was_cut_to_is_not_taken_for_another_targets(start, tmp_path):
     state = tmp_path / "state.pt"
     recovered(start, state)
-    folder = next(path for path in leftovers(state, 2) if path.is_dir())
+    folder = next(path for path in recovery(start, state).leftovers() if path.is_dir())
     other = params_with()
     other = other.model_copy(update={"prune": other.prune.model_copy(update={"group_size": 32})})
     before = (folder / "round.json").read_text()
-    for left in leftovers(state, 2):
+    for left in recovery(start, state).leftovers():
         if left.is_file():
             left.unlink()
     recovered(start, state, other)

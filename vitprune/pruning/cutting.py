@@ -1,0 +1,150 @@
+"""Compact models of a baseline: what a circuit needs of it, or what meets a target of speed or KL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitprune.circuit.ablation import Ablation
+from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.metrics import kl_divergence
+from vitprune.circuit.neurons import sort_neurons
+from vitprune.circuit.sample import training_sample
+from vitprune.data.packed import PackedData
+from vitprune.device import pick_device
+from vitprune.distributed import from_main
+from vitprune.model import SavedModel, ViT
+from vitprune.pruning.compact import compact, cut
+from vitprune.pruning.measured import Measurements, SpeedMeter
+from vitprune.pruning.options import PruneOptions
+from vitprune.pruning.speed import Move, SpeedProgress, SpeedSearch
+from vitprune.pruning.target import Pruned, reach_speedup
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactModel:
+    """A compact model on the device of the run, its metrics, the moves of the search, and what was measured for it."""
+
+    saved: SavedModel
+    metrics: dict[str, Any]
+    trace: tuple[Move, ...]
+    measurements: Measurements
+
+
+def prune_to_target(
+    packed: PackedData,
+    saved: SavedModel,
+    options: PruneOptions,
+    device: torch.device,
+    *,
+    baseline: ViT | None = None,
+    known: Measurements | None = None,
+    on_progress: Callable[[SpeedProgress], None] | None = None,
+) -> CompactModel:
+    """The compact model that meets the target of ``options``; its metrics are those of the search alone.
+
+    If ``saved`` is pruned already, ``baseline`` is what it was before: a speed-up is counted from there. Of several
+    ranks the main one searches, and all return the same model on their own device.
+    """
+    images = training_sample(packed, saved.preprocessing, options.num_images, options.seed, device)[0]
+    reference = training_sample(packed, saved.preprocessing, options.num_reference_images, options.seed, device)[0]
+    model = sort_neurons(saved.model, images, torch.Generator().manual_seed(options.seed))
+    ablation = Ablation.mean(model, reference)
+
+    def search() -> CompactModel:
+        meter = _meter(baseline or model, options, device, known)
+        pruned = search_target(options, model, images, ablation, meter, on_progress=on_progress)
+        return _on_cpu(_result(saved, pruned, meter, predicted=round(meter.predicted_speedup(pruned.model), 3)))
+
+    return _on_device(from_main(search), device)
+
+
+def search_target(
+    options: PruneOptions,
+    model: ViT,
+    images: Tensor,
+    ablation: Ablation,
+    meter: SpeedMeter,
+    *,
+    on_progress: Callable[[SpeedProgress], None] | None = None,
+) -> Pruned:
+    """The compact model that meets the target of ``options``, found on normalised ``images (b, c, height, width)``.
+
+    ``ablation`` must be one that can be folded into weights.
+    """
+    search = SpeedSearch(
+        model,
+        images,
+        ablation,
+        meter.table(),
+        options.group_size,
+        batch_size=options.batch_size,
+        on_progress=on_progress,
+    )
+    if options.target_speedup is not None:
+        return reach_speedup(search, model, ablation, options.target_speedup, meter)
+    assert options.target_kl is not None
+    search.reach_kl(options.target_kl)
+    small = cut(model, search.survivors, ablation)
+    return Pruned(model=small, kl=search.kl, trace=tuple(search.trace), corrections=0)
+
+
+def prune_to_circuit(
+    packed: PackedData,
+    saved: SavedModel,
+    circuit: Circuit,
+    options: PruneOptions,
+    device: torch.device,
+    *,
+    known: Measurements | None = None,
+) -> CompactModel:
+    """The compact model of ``circuit``, which was found in ``saved``; its metrics are those of the pruning alone."""
+    images = training_sample(packed, saved.preprocessing, options.num_images, options.seed, device)[0]
+    ablation = circuit.ablation
+    if not ablation.foldable:
+        # Only what is the same for every image can be folded into the weights.
+        reference = training_sample(packed, saved.preprocessing, options.num_reference_images, options.seed, device)[0]
+        ablation = Ablation.mean(saved.model, reference)
+    small = compact(saved.model, replace(circuit, ablation=ablation))
+
+    def measure() -> CompactModel:
+        with torch.inference_mode():
+            batches = images.split(options.batch_size or len(images))
+            full, dense = (torch.cat([model(batch) for batch in batches]) for model in (saved.model, small))
+        pruned = Pruned(model=small, kl=kl_divergence(full, dense), trace=(), corrections=0)
+        return _on_cpu(_result(saved, pruned, _meter(saved.model, options, device, known)))
+
+    return _on_device(from_main(measure), device)
+
+
+def _meter(baseline: ViT, options: PruneOptions, device: torch.device, known: Measurements | None) -> SpeedMeter:
+    return SpeedMeter(
+        baseline, options.group_size, options.protocol(pick_device(options.timing_device or str(device))), known
+    )
+
+
+def _result(saved: SavedModel, pruned: Pruned, meter: SpeedMeter, *, predicted: float | None = None) -> CompactModel:
+    # Measured once more: the search chose among measurements, and the best of several is too good.
+    measured = round(meter.speedup(pruned.model), 3)
+    metrics: dict[str, Any] = {"search_kl": pruned.kl, "measured_speedup": measured, "corrections": pruned.corrections}
+    if predicted is not None:
+        metrics["predicted_speedup"] = predicted
+    return CompactModel(
+        saved=replace(saved, model=pruned.model),
+        metrics=metrics,
+        trace=pruned.trace,
+        measurements=meter.measurements,
+    )
+
+
+def _on_cpu(result: CompactModel) -> CompactModel:
+    # What the main rank hands to the others must not sit on the main rank's own device.
+    return _on_device(result, torch.device("cpu"))
+
+
+def _on_device(result: CompactModel, device: torch.device) -> CompactModel:
+    return replace(result, saved=replace(result.saved, model=result.saved.model.to(device)))

@@ -1,0 +1,138 @@
+"""The recipe of the acdc stage: find the circuit of a trained model, and say what it keeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitprune.circuit import Circuit
+from vitprune.circuit.discover import ablation_of, discover, rankings
+from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
+from vitprune.circuit.metrics import kl_divergence
+from vitprune.circuit.neurons import sort_neurons
+from vitprune.circuit.options import AcdcOptions
+from vitprune.circuit.sample import normalised, training_sample
+from vitprune.circuit.search import SearchProgress
+from vitprune.data.packed import PackedData
+from vitprune.device import describe_machine
+from vitprune.model import SavedModel
+from vitprune.model.predict import predict
+from vitprune.model.score import score
+
+CURVE_IMAGES = 256
+"""Validation images on which circuits of many sizes are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundCircuit:
+    """A circuit, the model that it is one of, its metrics, and faithfulness curves for each ranking.
+
+    The neurons of ``saved`` are sorted by importance. ``point`` is the circuit's own faithfulness. There are no curves
+    if ``acdc.curves`` is false.
+    """
+
+    circuit: Circuit
+    saved: SavedModel
+    metrics: dict[str, Any]
+    timing: dict[str, Any]
+    point: Faithfulness
+    curves: dict[str, list[Faithfulness]]
+
+
+def find_circuit(
+    packed: PackedData,
+    baseline: SavedModel,
+    options: AcdcOptions,
+    device: torch.device,
+    *,
+    on_progress: Callable[[SearchProgress], None] | None = None,
+    journal: Path | None = None,
+) -> FoundCircuit:
+    """Search ``baseline``, which is on ``device``, for its circuit.
+
+    ``journal`` is a file in which an interrupted search is kept, so that the next call goes on from there.
+    """
+    start = time.perf_counter()
+    preprocessing = baseline.preprocessing
+    images, labels = training_sample(packed, preprocessing, options.num_images, options.seed, device)
+    reference, _ = training_sample(packed, preprocessing, options.num_reference_images, options.seed, device)
+    model = sort_neurons(baseline.model, images, torch.Generator().manual_seed(options.seed))
+    ablation = ablation_of(options, model, reference)
+    circuit = discover(options, model, images, labels, ablation, on_progress=on_progress, journal=journal)
+    seconds = time.perf_counter() - start
+    saved = replace(baseline, model=model)
+
+    full, masked = (
+        predict(module, packed.val.images, preprocessing, device=device) for module in (model, circuit.as_module(model))
+    )
+    curves, point, faithfulness = _compare_rankings(options, circuit, saved, images, labels, packed, device)
+    tested = sum(decision.action in ("removed", "kept") for decision in circuit.trace)
+    return FoundCircuit(
+        circuit=circuit,
+        saved=saved,
+        metrics=_counts(circuit)
+        | {
+            "method": options.method,
+            "search_kl": circuit.kl,
+            "search_images": len(images),
+            "val": {
+                "baseline": score(full, packed.val.labels).as_metrics(),
+                "circuit": score(masked, packed.val.labels).as_metrics() | {"kl": kl_divergence(full, masked)},
+            },
+            "faithfulness": faithfulness,
+        },
+        timing={"seconds": round(seconds, 2), "tests": tested, "machine": describe_machine(device)},
+        point=point,
+        curves=curves,
+    )
+
+
+def _counts(circuit: Circuit) -> dict[str, dict[str, int | float]]:
+    """Edges and nodes in all and kept.
+
+    ``on_paths`` counts the kept edges that lie on a path from ``embed`` to ``logits``. The others carry the output of
+    nodes whose input is ablated, which is the same for every image. A node is kept if it lies on such a path.
+    """
+    graph, live = circuit.graph, set(circuit.live_nodes)
+    edges, kept = len(graph.edges), len(circuit.kept)
+    counts: dict[str, dict[str, int | float]] = {
+        "edges": {
+            "total": edges,
+            "kept": kept,
+            "on_paths": len(circuit.closed().kept),
+            "removed_share": round(1 - kept / edges, 4),
+        }
+    }
+    for kind, name in (("head", "heads"), ("mlp", "mlp_groups")):
+        nodes = [node.name for node in graph.nodes if node.kind == kind]
+        counts[name] = {"total": len(nodes), "kept": sum(node in live for node in nodes)}
+    return counts
+
+
+def _compare_rankings(
+    options: AcdcOptions,
+    circuit: Circuit,
+    saved: SavedModel,
+    images: Tensor,
+    labels: Tensor,
+    packed: PackedData,
+    device: torch.device,
+) -> tuple[dict[str, list[Faithfulness]], Faithfulness, dict[str, Any]]:
+    """Faithfulness on validation images: a curve for each ranking, the circuit's own, and figures for the metrics."""
+    chosen = np.arange(min(CURVE_IMAGES, len(packed.val)))
+    meter = FaithfulnessMeter(saved.model, *normalised(packed.val, chosen, saved.preprocessing, device), circuit)
+    point, rest = meter.measure(circuit.keep_mask), meter.completeness(circuit)
+    figures = {"images": len(chosen), "circuit": point.as_row(), "without_the_circuit": rest.as_row()}
+    if not options.curves:
+        return {}, point, figures
+    scores = rankings(options, circuit, saved.model, images, labels)
+    curves = {method: meter.curve(ranking) for method, ranking in scores.items()}
+    areas = {method: round(area_under(curve), 4) for method, curve in curves.items()}
+    return curves, point, figures | {"area_under_curve": areas}

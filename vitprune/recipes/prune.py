@@ -1,0 +1,49 @@
+"""The recipe of the prune stage: the compact model that a circuit needs, or that meets a target of speed or KL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.metrics import kl_divergence
+from vitprune.data.packed import PackedData
+from vitprune.model import SavedModel
+from vitprune.model.predict import predict
+from vitprune.model.score import score
+from vitprune.pruning.compact import removed_parts
+from vitprune.pruning.cutting import CompactModel, prune_to_circuit, prune_to_target
+from vitprune.pruning.measured import Measurements
+from vitprune.pruning.options import PruneOptions
+from vitprune.pruning.speed import SpeedProgress
+
+
+def prune(
+    packed: PackedData,
+    baseline: SavedModel,
+    circuit: Circuit | None,
+    options: PruneOptions,
+    device: torch.device,
+    *,
+    known: Measurements | None = None,
+    on_progress: Callable[[SpeedProgress], None] | None = None,
+) -> CompactModel:
+    """Prune ``baseline``, which is on ``device``: to the options' target, or else to what ``circuit`` needs.
+
+    In the latter case ``baseline`` is the model that the circuit was found in. ``known`` are the measurements of an
+    earlier run. Raises PruningError that names the best speed if the target cannot be reached.
+    """
+    if options.has_target:
+        pruned = prune_to_target(packed, baseline, options, device, known=known, on_progress=on_progress)
+    else:
+        assert circuit is not None, "without a target, the circuit decides"
+        pruned = prune_to_circuit(packed, baseline, circuit, options, device, known=known)
+    full, dense = (
+        predict(saved.model, packed.val.images, saved.preprocessing, device=device)
+        for saved in (baseline, pruned.saved)
+    )
+    val = score(dense, packed.val.labels).as_metrics() | {"kl": kl_divergence(full, dense)}
+    shapes = removed_parts(baseline.model.config, pruned.saved.model.config)
+    return replace(pruned, metrics=shapes | pruned.metrics | {"val": val})

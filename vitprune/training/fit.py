@@ -1,0 +1,115 @@
+"""Training as the stages train and finetune share it: what stands around the loop, and what is reported of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vitprune.data.packed import PackedData, Split
+from vitprune.device import ComputeOptions, describe_machine, keep_freed_memory
+from vitprune.model import SavedModel
+from vitprune.model.predict import predict
+from vitprune.model.score import score
+from vitprune.training.distillation import Distiller, check_teacher
+from vitprune.training.history import EpochRecord
+from vitprune.training.loop import TrainingResult, train
+from vitprune.training.options import TrainOptions
+from vitprune.training.precision import choose_precision
+from vitprune.training.scope import only_cut_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model with its best weights, the records of its training, and its metrics."""
+
+    saved: SavedModel
+    result: TrainingResult
+    scores: dict[str, Any]
+    timing: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """Callbacks of a training: after each epoch, and after each step with the number of steps done and of all steps."""
+
+    on_epoch: Callable[[EpochRecord], None] | None = None
+    on_step: Callable[[int, int], None] | None = None
+
+
+def fit(
+    saved: SavedModel,
+    packed: PackedData,
+    options: TrainOptions,
+    compute: ComputeOptions,
+    device: torch.device,
+    *,
+    teacher: SavedModel | None = None,
+    state: Path | None = None,
+    progress: TrainingProgress | None = None,
+    scope: Literal["all", "cut"] = "all",
+) -> TrainingResult:
+    """Train a model in place.
+
+    With ``scope`` cut, only those parts of a pruned model are trained from which something was removed. A ``teacher``
+    on ``device`` is asked if ``options.distillation`` says so.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
+    distiller = None
+    if teacher is not None and options.distillation.is_on:
+        check_teacher(teacher, saved, options.distillation)
+        distiller = Distiller(teacher, options.distillation, saved.preprocessing)
+    progress = progress or TrainingProgress()
+    with only_cut_parts(saved.model) if scope == "cut" else nullcontext():
+        return train(
+            saved.model,
+            packed.train,
+            packed.val,
+            preprocessing=saved.preprocessing,
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            warmup_epochs=options.warmup_epochs,
+            recipe=options,
+            device=device,
+            precision=choose_precision(compute.precision, device),
+            seed=compute.seed,
+            distiller=distiller,
+            on_epoch=progress.on_epoch,
+            on_step=progress.on_step,
+            state_path=state,
+        )
+
+
+def trained(
+    saved: SavedModel, result: TrainingResult, packed: PackedData, compute: ComputeOptions, device: torch.device
+) -> Trained:
+    """A trained model with its scores on both splits that training saw, and the time that its steps took."""
+    seconds = sum(record.seconds for record in result.history)
+    images = sum(record.seconds * record.images_per_second for record in result.history)
+    return Trained(
+        saved=saved,
+        result=result,
+        scores={
+            "train": scores_on(saved, packed.train, device),
+            "val": scores_on(saved, packed.val, device),
+            "best_epoch": result.best_epoch,
+            "epochs": len(result.history),
+        },
+        timing={
+            "seconds": round(seconds, 2),
+            "images_per_second": round(images / seconds, 1),
+            "precision": choose_precision(compute.precision, device),
+            "machine": describe_machine(device),
+        },
+    )
+
+
+def scores_on(saved: SavedModel, split: Split, device: torch.device) -> dict[str, float]:
+    """Loss and accuracies of a model on a split, as metrics."""
+    logits = predict(saved.model, split.images, saved.preprocessing, device=device)
+    return score(logits, split.labels).as_metrics()
