@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.checks import check_finite
+from vitprune.circuit.activations import check_finite
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.levels import HeadLevel, Levels, centred, project
 from vitprune.circuit.masked import check_images, read_streams
