@@ -11,7 +11,7 @@ import torch
 
 from tests.circuit.oracle import brute_acdc, brute_kl, brute_metric, random_images, random_model
 from vitprune.circuit import Ablation, Circuit, Graph, acdc, hybrid
-from vitprune.circuit import search as search_module
+from vitprune.circuit.engine import search as search_module
 from vitprune.errors import CircuitError
 
 CASES = [

@@ -24,11 +24,11 @@ from torch import Tensor
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.checks import check_call
 from vitprune.circuit.circuit import Circuit, scores_of_trace
+from vitprune.circuit.engine.evaluator import IncrementalEvaluator
+from vitprune.circuit.engine.journal import Journal
+from vitprune.circuit.engine.search import Search, SearchProgress
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.incremental import IncrementalEvaluator
-from vitprune.circuit.journal import Journal
 from vitprune.circuit.metrics import MetricName, metric_named
-from vitprune.circuit.search import Search, SearchProgress
 from vitprune.distributed import world
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT

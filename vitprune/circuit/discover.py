@@ -14,13 +14,13 @@ from vitprune.circuit.attribution import attribute
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.eap import eap
 from vitprune.circuit.eap_ig import eap_ig, eap_ig_scores
+from vitprune.circuit.engine.search import SearchProgress
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.hybrid import hybrid
 from vitprune.circuit.metrics import cross_entropy
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.random_baseline import random, random_scores
 from vitprune.circuit.ranking import ranking_of
-from vitprune.circuit.search import SearchProgress
 from vitprune.model.vit import ViT
 
 

@@ -18,11 +18,11 @@ from vitprune.circuit.acdc import Granularity, candidates_in, check_search, circ
 from vitprune.circuit.checks import check_call
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.eap_ig import eap_ig_scores
+from vitprune.circuit.engine.evaluator import IncrementalEvaluator
+from vitprune.circuit.engine.journal import Journal
+from vitprune.circuit.engine.search import Search, SearchProgress
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.incremental import IncrementalEvaluator
-from vitprune.circuit.journal import Journal
 from vitprune.circuit.metrics import MetricName
-from vitprune.circuit.search import Search, SearchProgress
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 

@@ -15,8 +15,8 @@ from itertools import groupby
 from torch import Tensor
 
 from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
-from vitprune.circuit.incremental import IncrementalEvaluator, Place
-from vitprune.circuit.journal import Journal
+from vitprune.circuit.engine.evaluator import IncrementalEvaluator, Place
+from vitprune.circuit.engine.journal import Journal
 
 TESTS_BETWEEN_REFRESHES = 512
 """After so many tests the circuit is computed from scratch at the start of the next layer."""

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.checks import check_finite
+from vitprune.circuit.engine.plan import Bank, Part, Plan, Step, make_plan
+from vitprune.circuit.engine.slots import VersionStore
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.levels import HeadLevel, Levels, centred, project
 from vitprune.circuit.masked import check_images, read_streams
 from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
-from vitprune.circuit.plan import Bank, Part, Plan, Step, make_plan
-from vitprune.circuit.store import VersionStore
 from vitprune.distributed import gathered, total, world
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
