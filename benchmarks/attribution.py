@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from vitprune.circuit import Ablation, Graph, eap, eap_ig
 from vitprune.circuit.eap_ig import eap_ig_scores
-from vitprune.circuit.incremental import IncrementalEvaluator
+from vitprune.circuit.engine.evaluator import IncrementalEvaluator
 from vitprune.circuit.metrics import MetricName
 
 RESULTS = Path(__file__).parent / "results"

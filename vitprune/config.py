@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from vitprune.circuit.methods import check_acdc_options
 from vitprune.circuit.options import AcdcOptions
 from vitprune.data.options import CleanOptions, DataOptions
 from vitprune.errors import ConfigError
@@ -58,6 +59,11 @@ class Params(Options):
             raise ValueError(
                 f"acdc.mlp_groups ({self.acdc.mlp_groups}) is more than model.d_mlp ({self.model.d_mlp}) neurons"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_discovery_method_can_do_that(self) -> Params:
+        check_acdc_options(self.acdc)
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ import torch
 
 from tests.circuit.oracle import brute_acdc, brute_kl, brute_metric, random_images, random_model
 from vitprune.circuit import Ablation, Circuit, Graph, acdc, hybrid
-from vitprune.circuit import search as search_module
+from vitprune.circuit.engine import journal as journal_module
+from vitprune.circuit.engine import search as search_module
 from vitprune.errors import CircuitError
 
 CASES = [
@@ -195,7 +196,7 @@ def test_ablations_that_differ_from_image_to_image_give_the_circuit_of_brute_for
 def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stopped(
     tmp_path, monkeypatch, granularity, find
 ):
-    monkeypatch.setattr(search_module, "TESTS_BETWEEN_REFRESHES", 10)
+    monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 10)
     model = random_model(15, num_layers=3, dtype=torch.float32)
     images = random_images(model)
     options = {"tau": 0.01, "granularity": granularity}
@@ -221,7 +222,7 @@ def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stop
 
 
 def test_a_resumed_search_repeats_no_test_of_a_finished_layer(tmp_path, monkeypatch):
-    monkeypatch.setattr(search_module, "TESTS_BETWEEN_REFRESHES", 1)
+    monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 1)
     model = random_model(15, num_layers=3)
     images = random_images(model)
     acdc(model, images, tau=0.01, journal=tmp_path / "journal")

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from vitprune.circuit.activations import check_finite, run_whole
 from vitprune.circuit.levels import HeadLevel, Levels, MlpLevel, centred
-from vitprune.circuit.metrics import Metric, MetricName, Reference, metric_named
-from vitprune.circuit.problem import Problem
+from vitprune.circuit.metrics import Metric, Reference, metric_named
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.distributed import total, world
 from vitprune.model.vit import NORM_EPS, Record
 
@@ -39,19 +39,18 @@ class _Projection:
     projected: Tensor
 
 
-def attribute(
-    problem: Problem, metric: MetricName, *, points: Sequence[float], batch_size: int | None = None
-) -> Tensor:
-    """Score of every edge, ``(receivers, senders)`` in double precision on the CPU, 0 where there is no edge.
+def attribute(problem: Problem, options: DiscoveryOptions, *, points: Sequence[float]) -> Tensor:
+    """Score of every edge by ``options.metric``, ``(receivers, senders)`` in double precision on the CPU.
 
-    Gradients are averaged over ``points`` on the line from the ablated embedding (0) to that of the image (1).
-    Raises CircuitError if the model's logits are not finite.
+    Where there is no edge the score is 0. Gradients are averaged over ``points`` on the line from the ablated embedding
+    (0) to that of the image (1). Raises CircuitError if the model's logits are not finite.
     """
     model, images, labels, ablation = problem.model, problem.images, problem.labels, problem.ablation
-    graph, function = problem.graph, metric_named(metric)
+    assert options.metric is not None
+    graph, metric = problem.graph, metric_named(options.metric)
     levels = Levels(model, graph)
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
-    size = min(batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
+    size = min(options.batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
     sums = _GradientSums(levels, size)
     share = world().share_of(len(images))
     for first in range(share.start, share.stop, size):
@@ -67,7 +66,7 @@ def attribute(
         sums.clear(len(batch))
         for point in points:
             embedded = torch.lerp(removed.embed.expand_as(activations.embed), activations.embed, point)
-            sums.add(embedded, function, reference)
+            sums.add(embedded, metric, reference)
         scores += sums.times(changes)
     return (total(scores) / (len(images) * len(points))) * graph.all_edges
 

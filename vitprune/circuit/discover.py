@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.engine.search import SearchProgress
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.methods import METHODS, DiscoveryOptions, Ranking, Watch, discovery_options, method_named
+from vitprune.circuit.methods import METHODS, Ranking, Watch, discovery_options, method_named
 from vitprune.circuit.options import AcdcOptions
-from vitprune.circuit.problem import Problem
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import ranking_of
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
@@ -43,12 +43,9 @@ def discover(
     Raises CircuitError for options that do not suit the method, inputs that do not belong together, and logits that are
     not finite.
     """
-    chosen = method_named(method)
-    unknown = options.keys() - DiscoveryOptions.__dataclass_fields__.keys()
-    if unknown:
-        raise CircuitError(
-            f"unknown options {', '.join(sorted(unknown))}; there are {', '.join(DiscoveryOptions.__dataclass_fields__)}"
-        )
+    chosen, known = method_named(method), [option.name for option in fields(DiscoveryOptions)]
+    if unknown := sorted(options.keys() - known):
+        raise CircuitError(f"unknown options {', '.join(unknown)}; known are {', '.join(known)}")
     settings = DiscoveryOptions(**options)
     problem = Problem.of(model, images, labels=labels, graph=graph, ablation=ablation)
     return chosen.run(problem, settings, Watch(on_progress=on_progress, journal=journal))

@@ -28,6 +28,9 @@ from vitprune.model.vit import ViT
 Edge = tuple[str, str]
 """A sender and a receiver, by name."""
 
+EdgeIndex = tuple[int, int]
+"""Row and column of an edge in a mask ``(receivers, senders)``."""
+
 
 @dataclass(frozen=True)
 class Node:

@@ -34,7 +34,8 @@ def acdc(
     import torch
 
     from vitprune.circuit import Ablation
-    from vitprune.circuit.discover import ablation_of, discover
+    from vitprune.circuit.discover import ablation_of, discover_by_params
+    from vitprune.circuit.methods import Watch
     from vitprune.circuit.metrics import kl_divergence
     from vitprune.circuit.neurons import sort_neurons
     from vitprune.commands.context import load_for, open_params
@@ -63,7 +64,8 @@ def acdc(
     model = sort_neurons(saved.model, images, torch.Generator().manual_seed(search.seed))
     with search_progress(search.method) as on_progress:
         ablation = ablation_of(search, model, reference)
-        found = discover(search, model, images, labels, ablation, on_progress=on_progress, journal=journal)
+        watch = Watch(on_progress=on_progress, journal=journal)
+        found = discover_by_params(search, model, images, labels, ablation, watch)
     seconds = time.perf_counter() - start
     # Only what is the same for every image can be folded into the weights.
     folded = ablation if ablation.foldable else Ablation.mean(model, reference)

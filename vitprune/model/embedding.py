@@ -49,8 +49,8 @@ class ConvPatches(nn.Conv2d):
 class ShiftedPatches(nn.Module):
     """Shifted patch tokenisation (Lee et al. 2021, arXiv 2112.13492): a token also reads what surrounds its patch.
 
-    Four copies of the image are shifted by half a patch along a diagonal, filled up with zeros, and stacked on the image
-    as channels. The patches of this stack are normalised and mapped.
+    Four copies of the image are shifted by half a patch along a diagonal, filled up with zeros, and stacked on the
+    image as channels. The patches of this stack are normalised and mapped.
     """
 
     def __init__(self, channels: int, patch_size: int, d_model: int) -> None:

@@ -5,9 +5,9 @@ Legend of dimensions:
     t  tokens (class token first, if there is one, then patches row by row)
     h  heads of the layer     k  d_head, width of a head    n  neurons of the layer's MLP
 
-The stream starts as patches + class token + positions. Each attention and MLP sublayer reads a layer norm of it and adds
-to it. The classifier reads the final norm of the class token or, without one, the mean of the normed patches. A sublayer
-without heads or neurons does not exist, and neither does its norm: that is what pruning leaves behind.
+The stream starts as patches + class token + positions. Each attention and MLP sublayer reads a layer norm of it and
+adds to it. The classifier reads the final norm of the class token or, without one, the mean of the normed patches. A
+sublayer without heads or neurons does not exist, and neither does its norm: that is what pruning leaves behind.
 """
 
 from __future__ import annotations

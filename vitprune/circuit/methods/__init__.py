@@ -5,9 +5,10 @@ from vitprune.circuit.methods.activation import ACTIVATION
 from vitprune.circuit.methods.eap import EAP
 from vitprune.circuit.methods.eap_ig import EAP_IG
 from vitprune.circuit.methods.hybrid import HYBRID
-from vitprune.circuit.methods.method import DiscoveryOptions, Method, Ranking, Searching, Watch
+from vitprune.circuit.methods.method import Method, Ranking, Searching, Watch
 from vitprune.circuit.methods.random import RANDOM
 from vitprune.circuit.options import AcdcOptions
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.errors import CircuitError
 
 METHODS: dict[str, Method] = {
@@ -27,6 +28,7 @@ __all__ = [
     "METHODS",
     "DiscoveryOptions",
     "Method",
+    "Problem",
     "Ranking",
     "Searching",
     "Watch",

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit, scores_of_trace
 from vitprune.circuit.engine.search import Search, Settlement, run_search
-from vitprune.circuit.methods.method import DiscoveryOptions, Searching, Watch
-from vitprune.circuit.problem import Problem
+from vitprune.circuit.methods.method import Searching, Watch
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 
 def search_of(
@@ -52,7 +52,11 @@ def search_of(
 
 
 def circuit_of(
-    search: Search, options: DiscoveryOptions, method: str, keep_mask: Tensor | None = None, scores: Tensor | None = None
+    search: Search,
+    options: DiscoveryOptions,
+    method: str,
+    keep_mask: Tensor | None = None,
+    scores: Tensor | None = None,
 ) -> Circuit:
     """The circuit of a finished search; its KL is computed from scratch.
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vitprune.circuit.activations import run_whole
 from vitprune.circuit.levels import Levels
-from vitprune.circuit.methods.method import DiscoveryOptions, Ranking
-from vitprune.circuit.problem import Problem
+from vitprune.circuit.methods.method import Ranking
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.distributed import total, world
 
 BATCH_SIZE = 64

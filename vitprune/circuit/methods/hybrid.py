@@ -1,8 +1,8 @@
 """Attribution first, ACDC for the edges that it leaves unsettled.
 
-EAP-IG predicts what the removal of each edge costs. Edges with an absolute score below ``low`` · τ are removed and those
-above ``high`` · τ are kept, both without a test; ACDC's exact test decides on those in between, against the circuit as
-it then stands. Over nodes the search is ACDC's: there are few of them. The circuit is closed.
+EAP-IG predicts what the removal of each edge costs. Edges with an absolute score below ``low`` · τ are removed and
+those above ``high`` · τ are kept, both without a test; ACDC's exact test decides on those in between, against the
+circuit as it then stands. Over nodes the search is ACDC's: there are few of them. The circuit is closed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.engine.search import Settlement
 from vitprune.circuit.methods.acdc import circuit_of, search_of
 from vitprune.circuit.methods.eap_ig import EAP_IG
-from vitprune.circuit.methods.method import DiscoveryOptions, Searching, Watch
-from vitprune.circuit.problem import Problem
+from vitprune.circuit.methods.method import Searching, Watch
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 
 def search(problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit:

@@ -6,7 +6,6 @@ it is the same for all rankings. A ``Searching`` method decides on edges one aft
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,52 +14,11 @@ from pathlib import Path
 from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit
-from vitprune.circuit.engine.search import Granularity, SearchProgress
-from vitprune.circuit.metrics import MetricName, metric_named
-from vitprune.circuit.problem import Problem
+from vitprune.circuit.engine.search import SearchProgress
+from vitprune.circuit.metrics import MetricName
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import circuit_of_scores
 from vitprune.errors import CircuitError
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiscoveryOptions:
-    """The options of all methods; each method uses some of them.
-
-    ``tau`` is in units of the metric (nats for KL): removing an edge that stays costs at least that much. ``num_edges``
-    says instead how many edges a ranking keeps. ``metric`` None stands for the method's own. ``granularity`` is that of
-    searches. ``ig_steps`` is the number of points at which integrated gradients are taken. ``hybrid`` removes edges
-    scored below ``low`` · tau and keeps edges scored above ``high`` · tau without a test. ``batch_size`` bounds the
-    images whose activations are held at once. ``candidates`` is how many removals a search evaluates together, which
-    pays on an accelerator; the circuit stays the same. ``seed`` draws the random ranking.
-
-    Raises CircuitError for values that no method can use.
-    """
-
-    tau: float | None = None
-    num_edges: int | None = None
-    metric: MetricName | None = None
-    granularity: Granularity = "edge"
-    ig_steps: int = 5
-    low: float = 0.1
-    high: float = 10.0
-    batch_size: int | None = None
-    candidates: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.tau is not None and not (math.isfinite(self.tau) and self.tau >= 0):
-            raise CircuitError(f"tau must be a finite number of at least 0, got {self.tau}")
-        if self.metric is not None:
-            metric_named(self.metric)
-        if not 0 <= self.low <= self.high < math.inf:
-            raise CircuitError(f"low and high must be finite with 0 ≤ low ≤ high, got {self.low} and {self.high}")
-        for name, value in (("ig_steps", self.ig_steps), ("candidates", self.candidates)):
-            if value < 1:
-                raise CircuitError(f"{name} must be at least 1, got {value}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise CircuitError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.num_edges is not None and self.num_edges < 0:
-            raise CircuitError(f"num_edges must be at least 0, got {self.num_edges}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +51,10 @@ class Method(ABC):
 
     def check(self, options: DiscoveryOptions, section: str = "") -> None:
         """CircuitError for options that do not suit this method; ``section`` precedes their names, as in ``acdc.``."""
-        if self.metric is not None and options.metric in self.unsuitable:
-            reason = self.unsuitable[options.metric].format(section=section)
-            raise CircuitError(
-                f"{section}metric {options.metric} does not suit {section}method {self.name}: {reason}"
-            )
+        reason = self.unsuitable.get(options.metric or "")
+        if reason is not None:
+            reason = reason.format(section=section)
+            raise CircuitError(f"{section}metric {options.metric} does not suit {section}method {self.name}: {reason}")
         self._check_size(options, section)
 
     def with_metric(self, options: DiscoveryOptions) -> DiscoveryOptions:
@@ -107,7 +64,7 @@ class Method(ABC):
         return options if options.metric else replace(options, metric=self.metric)
 
     @abstractmethod
-    def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit: ...
+    def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch, /) -> Circuit: ...
 
     @abstractmethod
     def _check_size(self, options: DiscoveryOptions, section: str) -> None:
@@ -124,7 +81,7 @@ class Ranking(Method):
 
     scores: Callable[[Problem, DiscoveryOptions], Tensor]
 
-    def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit:
+    def _run(self, problem: Problem, options: DiscoveryOptions, _: Watch, /) -> Circuit:
         count = len(problem.graph.edges)
         if options.num_edges is not None and options.num_edges > count:
             raise CircuitError(f"num_edges must be from 0 to {count}, got {options.num_edges}")
@@ -155,7 +112,7 @@ class Searching(Method):
 
     search: Callable[[Problem, DiscoveryOptions, Watch], Circuit]
 
-    def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit:
+    def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch, /) -> Circuit:
         return self.search(problem, options, watch)
 
     def _check_size(self, options: DiscoveryOptions, section: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitprune.circuit.methods.method import DiscoveryOptions, Ranking
-from vitprune.circuit.problem import Problem
+from vitprune.circuit.methods.method import Ranking
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 
 def scores(problem: Problem, options: DiscoveryOptions) -> Tensor:
