@@ -19,10 +19,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitprune.circuit import Ablation, Graph, eap, eap_ig
-from vitprune.circuit.eap_ig import eap_ig_scores
-from vitprune.circuit.incremental import IncrementalEvaluator
+from vitprune.circuit import METHODS, Ablation, Graph, discover
+from vitprune.circuit.engine.evaluator import IncrementalEvaluator
 from vitprune.circuit.metrics import MetricName
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = 5
@@ -49,9 +49,9 @@ def compare(given: Trained) -> tuple[list[str], Figure]:
         "| method | metric | Spearman's ρ | of the magnitudes | of the tenth with the largest effects |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    methods = (("EAP", eap, "cross-entropy"), (f"EAP-IG, {STEPS} steps", eap_ig, "kl"))
+    methods = (("EAP", "eap", "cross-entropy"), (f"EAP-IG, {STEPS} points", "eap-ig", "kl"))
     for place, (name, method, metric) in enumerate(methods):
-        circuit = method(given.model, images, graph=graph, ablation=ablation, metric=metric, num_edges=0)
+        circuit = discover(given.model, images, method, graph=graph, ablation=ablation, metric=metric, num_edges=0)
         scores = circuit.scores[graph.all_edges]
         effects = exact_effects(given, images, graph, ablation, metric)
         largest = effects.abs().topk(len(effects) // 10).indices
@@ -79,9 +79,10 @@ def seconds_of(work) -> float:
 
 
 def cost(given: Trained) -> list[str]:
-    """EAP-IG on all edges of the large model against its steps times three forwards and one backward."""
+    """EAP-IG on all edges of the large model against its points times three forwards and one backward."""
     model, images, labels = given.model, given.images[:64], given.labels[:64]
-    graph, ablation = Graph.of(model), Ablation.mean(model, given.images[:256])
+    graph = Graph.of(model)
+    problem = Problem.of(model, images, graph=graph, ablation=Ablation.mean(model, given.images[:256]))
 
     @torch.no_grad()
     def forward() -> None:
@@ -91,7 +92,7 @@ def cost(given: Trained) -> list[str]:
         F.cross_entropy(model(images), labels).backward()
 
     def attribution() -> None:
-        eap_ig_scores(model, images, graph, ablation, "kl", None, STEPS)
+        METHODS["eap-ig"].scores(problem, DiscoveryOptions(metric="kl", ig_steps=STEPS))
 
     works = (forward, forward_and_backward, attribution)
     for work in works:
@@ -109,7 +110,7 @@ def cost(given: Trained) -> list[str]:
         f"| plain forward pass | {plain:.3f} |",
         f"| plain forward and backward pass | {both:.3f} |",
         f"| {STEPS} × (3 forward + 1 backward) | {STEPS * (2 * plain + both):.2f} |",
-        f"| EAP-IG, {STEPS} steps, all edges | {found:.2f} |",
+        f"| EAP-IG, {STEPS} points, all edges | {found:.2f} |",
         f"| **share of that bound** | **{ratio:.2f}** |",
     ]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from discovery_models import ROOT, Trained, machine, trained
 
-from vitprune.circuit import Ablation, Graph, acdc
-from vitprune.circuit.search import SearchProgress
+from vitprune.circuit import Ablation, Graph, discover
+from vitprune.circuit.engine.search import SearchProgress
 
 SECONDS_BETWEEN_FORWARDS = 30.0
 
@@ -68,7 +68,7 @@ def measure_memory(given: Trained, output: Path) -> None:
             raise Enough
 
     with suppress(Enough):
-        acdc(given.model, images, tau=1e-6, batch_size=batch_size, on_progress=stop)
+        discover(given.model, images, tau=1e-6, batch_size=batch_size, on_progress=stop)
     line = f"With {len(images)} images, {batch_size} held at once, the peak memory is {peak_memory():.1f} GB."
     output.write_text(f"{output.read_text()}\n{line}\n")
     sys.stdout.write(f"{line}\n")
@@ -91,7 +91,7 @@ def main() -> None:
     clock.measure(10)
     clock.spent = 0.0
     start = time.perf_counter()
-    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=arguments.tau, on_progress=clock.on_progress)
+    circuit = discover(model, images, graph=graph, ablation=ablation, tau=arguments.tau, on_progress=clock.on_progress)
     seconds = time.perf_counter() - start - clock.spent
     clock.measure(10)
     forward = statistics.median(clock.seconds)

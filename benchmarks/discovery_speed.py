@@ -22,7 +22,7 @@ import torch
 from discovery_models import ROOT, machine, trained
 from torch import Tensor
 
-from vitprune.circuit import Ablation, Graph, acdc
+from vitprune.circuit import Ablation, Graph, discover
 from vitprune.circuit.levels import Levels, centred
 from vitprune.circuit.masked import read_streams, run_masked
 from vitprune.circuit.metrics import kl_divergence
@@ -96,11 +96,11 @@ def main() -> None:
     given = trained("small")
     model, images = given.model, given.images[:32]
     graph, ablation = Graph.of(model), Ablation.mean(model, given.images[:256])
-    acdc(model, images, graph=graph, ablation=ablation, tau=1.0)
+    discover(model, images, graph=graph, ablation=ablation, tau=1.0)
     with torch.no_grad():
         full, plain = model(images), MaskedForward(model, images, graph, ablation)
     works = {
-        "ours": lambda tau: acdc(model, images, graph=graph, ablation=ablation, tau=tau).keep_mask,
+        "ours": lambda tau: discover(model, images, graph=graph, ablation=ablation, tau=tau).keep_mask,
         "sharp": lambda tau: brute_force(
             lambda keep: run_masked(model, images, graph, keep, ablation), full, graph, tau, skip_dead=True
         ),

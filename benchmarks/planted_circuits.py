@@ -7,16 +7,14 @@ Half a minute on two cores; writes benchmarks/results/planted_circuits.md. The m
 
 import statistics
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from planted import PLANTS, Planted
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from vitprune.circuit import Circuit, acdc, activation, eap, eap_ig, hybrid
-from vitprune.circuit.random_baseline import random_scores
+from vitprune.circuit import Circuit, discover
 from vitprune.circuit.ranking import ranking_of
 
 TARGET = Path(__file__).parent / "results" / "planted_circuits.md"
@@ -31,16 +29,16 @@ REMARKS = (
 )
 RANDOM_SEEDS = 100
 
-METHODS: dict[str, Callable[..., Circuit]] = {
-    f"acdc, τ = {TAU:g}": partial(acdc, tau=TAU),
-    f"hybrid, τ = {TAU:g}": partial(hybrid, tau=TAU),
-    "eap, cross-entropy": partial(eap, num_edges=0),
-    "eap, logit difference": partial(eap, metric="logit-difference", num_edges=0),
-    "eap-ig, KL, 5 steps": partial(eap_ig, num_edges=0),
-    "eap-ig, KL, 50 steps": partial(eap_ig, steps=50, num_edges=0),
-    "activation": partial(activation, num_edges=0),
+RUNS: dict[str, dict[str, Any]] = {
+    f"acdc, τ = {TAU:g}": {"method": "acdc", "tau": TAU},
+    f"hybrid, τ = {TAU:g}": {"method": "hybrid", "tau": TAU},
+    "eap, cross-entropy": {"method": "eap", "num_edges": 0},
+    "eap, logit difference": {"method": "eap", "metric": "logit-difference", "num_edges": 0},
+    "eap-ig, KL, 5 points": {"method": "eap-ig", "num_edges": 0},
+    "eap-ig, KL, 50 points": {"method": "eap-ig", "ig_steps": 50, "num_edges": 0},
+    "activation": {"method": "activation", "num_edges": 0},
 }
-"""Attribution methods rank all edges, however many they keep."""
+"""Rankings score all edges, however many they keep."""
 
 
 def auc(planted: Planted, scores: Tensor) -> float:
@@ -50,6 +48,10 @@ def auc(planted: Planted, scores: Tensor) -> float:
     return float(roc_auc_score(truth, scores[edges].abs().numpy()))
 
 
+def find(planted: Planted, **run: Any) -> Circuit:
+    return discover(planted.model, planted.images, graph=planted.graph, ablation=planted.ablation, **run)
+
+
 def row(name: str, values: list[float]) -> str:
     return f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
 
@@ -57,10 +59,10 @@ def row(name: str, values: list[float]) -> str:
 def main() -> None:
     planted = [make() for make in PLANTS.values()]
     rows, searches = [], []
-    for name, method in METHODS.items():
+    for name, run in RUNS.items():
         values = []
         for each in planted:
-            circuit = method(each.model, each.images, graph=each.graph, ablation=each.ablation)
+            circuit = find(each, **run)
             searched = bool(circuit.trace)
             values.append(auc(each, ranking_of(circuit) if searched else circuit.scores))
             if searched:
@@ -71,7 +73,10 @@ def main() -> None:
                 )
         rows.append(row(name, values))
     by_chance = [
-        statistics.mean(auc(each, random_scores(each.graph, seed)) for seed in range(RANDOM_SEEDS)) for each in planted
+        statistics.mean(
+            auc(each, find(each, method="random", seed=seed, num_edges=0).scores) for seed in range(RANDOM_SEEDS)
+        )
+        for each in planted
     ]
     rows.append(row(f"random, mean of {RANDOM_SEEDS}", by_chance))
     names = " | ".join(each.name for each in planted)

@@ -16,7 +16,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitprune.circuit import Ablation, Graph, eap
+from vitprune.circuit import Ablation, Graph, discover
 from vitprune.model import ViT
 from vitprune.pruning import cut
 from vitprune.pruning.compact import Survivors
@@ -55,7 +55,7 @@ def eap_scores(
 ) -> Tensor:
     """Edge attribution patching: the sum over a unit's outgoing edges, which is its own attribution."""
     graph = Graph.of(model, split_qkv=False, mlp_groups=model.config.d_mlp // group_size)
-    found = eap(model, images, labels=labels, graph=graph, ablation=ablation, metric="cross-entropy", num_edges=1)
+    found = discover(model, images, "eap", labels=labels, graph=graph, ablation=ablation, num_edges=1)
     outgoing = found.scores.nan_to_num().sum(dim=0).abs().tolist()
     totals = dict(zip((sender.name for sender in graph.senders), outgoing, strict=True))
     return torch.tensor([totals[unit.name] for unit in units])

@@ -16,6 +16,7 @@ from pydantic import ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from vitprune.circuit.methods import check_acdc_options
 from vitprune.circuit.options import AcdcOptions
 from vitprune.data.options import CleanOptions, DataOptions
 from vitprune.device import ComputeOptions
@@ -59,6 +60,11 @@ class Params(Options):
             raise ValueError(
                 f"acdc.mlp_groups ({self.acdc.mlp_groups}) is more than model.d_mlp ({self.model.d_mlp}) neurons"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_discovery_method_can_do_that(self) -> Params:
+        check_acdc_options(self.acdc)
         return self
 
     @model_validator(mode="after")

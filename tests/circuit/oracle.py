@@ -5,12 +5,14 @@ Shares no arithmetic with ``vitprune.circuit`` but the names in the graph, so th
 
 import math
 import re
+from dataclasses import replace
 
 import torch
 from torch.nn import functional as F
 
 from vitprune.circuit import Ablation, Graph
 from vitprune.model import ViT, ViTConfig
+from vitprune.model.vit import Record
 
 
 def random_model(seed=0, *, dtype=torch.float64, scale=30.0, **changes) -> ViT:
@@ -79,14 +81,12 @@ def _values(model, ablation: Ablation, images):
             for place in range(len(images))
         ]
         sources = images + ablation.std * torch.stack(noises).to(images)
-    stream = model.embed(sources)
-    embed, heads, neurons = stream, [], []
-    for block in model.blocks:
-        heads.append(block.attention.heads(stream).transpose(0, 1))
-        stream = stream + block.attention(stream)
-        neurons.append(block.mlp.neurons(stream))
-        stream = stream + block.mlp(stream)
-    return embed, heads, neurons
+    record = Record("heads", "neurons")
+    embed = model.embed(sources)
+    model.run(embed, record)
+    layers = range(model.config.num_layers)
+    heads = [record[layer, "heads"].transpose(0, 1) for layer in layers]
+    return embed, heads, [record[layer, "neurons"] for layer in layers]
 
 
 def brute_metric(name, labels):
@@ -103,6 +103,14 @@ def brute_metric(name, labels):
         return (logits[rows, others.argmax(-1)] - logits[rows, labels]).mean().item()
 
     return measure
+
+
+def brute_writes(model: ViT, images) -> dict:
+    """What each head and MLP of the whole model adds to the stream, by the names of the graph's nodes."""
+    graph = Graph.of(model)
+    ablation = Ablation.resample(model, images)
+    values = _values(model, replace(ablation, sources=images), images)
+    return {sender.name: _ablated(model, values, sender.name, 1) for sender in graph.senders}
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.circuit.oracle import random_images, random_model
+from tests.circuit.oracle import brute_writes, random_images, random_model
 from vitprune.circuit import Ablation, Graph
 from vitprune.circuit import ablation as ablation_module
 from vitprune.circuit.levels import Levels
@@ -18,9 +18,9 @@ def test_the_mean_is_that_of_what_each_node_writes():
     model = random_model(1, num_layers=2)
     images = random_images(model, count=7)
     writes = centred_writes(Ablation.mean(model, images), model, Graph.of(model))
-    _, intermediates = model(images, return_intermediates=True)
+    written = brute_writes(model, images)
     for sender, write in zip(Graph.of(model).senders, writes, strict=True):
-        mean = intermediates[sender.name].mean(0)
+        mean = written[sender.name].mean(0)
         torch.testing.assert_close(write, mean - mean.mean(-1, keepdim=True))
 
 
@@ -45,3 +45,19 @@ def test_no_reference_images_is_an_error():
     model = random_model()
     with pytest.raises(CircuitError, match="at least one reference image"):
         Ablation.mean(model, random_images(model)[:0])
+
+
+def test_resampling_never_pairs_an_image_with_itself():
+    model = random_model()
+    images = random_images(model, count=9)
+    sources = Ablation.resample(model, images, seed=2).sources
+    assert not any(torch.equal(image, source) for image, source in zip(images, sources, strict=True))
+    assert {tuple(image.flatten().tolist()) for image in images} == {tuple(s.flatten().tolist()) for s in sources}
+
+
+def test_noise_without_a_spread_and_resampling_from_one_image_are_refused():
+    model = random_model()
+    with pytest.raises(CircuitError, match="standard deviation must be a finite number above 0"):
+        Ablation.noise(model, 0.0)
+    with pytest.raises(CircuitError, match="at least two reference images"):
+        Ablation.resample(model, random_images(model)[:1])

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.circuit.oracle import brute_acdc, brute_kl, brute_metric, random_images, random_model
-from vitprune.circuit import Ablation, Circuit, Graph, acdc, hybrid
-from vitprune.circuit import search as search_module
+from vitprune.circuit import Ablation, Circuit, Graph, discover
+from vitprune.circuit.engine import journal as journal_module
+from vitprune.circuit.engine import search as search_module
 from vitprune.errors import CircuitError
 
 CASES = [
@@ -34,7 +35,7 @@ def test_finds_the_same_circuit_as_brute_force(seed, pooling, granularity, kind,
     images = random_images(model, count=5, seed=seed)
     ablation = ablation_of(kind, model, random_images(model, count=9, seed=seed + 1))
     graph = Graph.of(model, split_qkv=split, mlp_groups=groups)
-    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=tau, granularity=granularity)
+    circuit = discover(model, images, graph=graph, ablation=ablation, tau=tau, granularity=granularity)
     kept = brute_acdc(model, images, graph, ablation, tau, granularity)
     assert set(circuit.kept) == kept
     assert set(circuit.kept) | set(circuit.removed) == set(graph.edges)
@@ -46,7 +47,7 @@ def middling_tau(model, images, **options):
 
     It is off the change of any test, so that rounding does not decide.
     """
-    trace = acdc(model, images, tau=0.0, **options).trace
+    trace = discover(model, images, tau=0.0, **options).trace
     return 1.001 * statistics.median(d.after - d.before for d in trace if d.after - d.before > 1e-9)
 
 
@@ -59,7 +60,7 @@ def test_finds_the_same_circuit_as_brute_force_on_a_model_that_was_pruned_before
     graph, ablation = Graph.of(model, mlp_groups=4), Ablation.mean(model, images)
     options = {"graph": graph, "ablation": ablation, "granularity": granularity}
     tau = middling_tau(model, images, **options)
-    circuit = acdc(model, images, tau=tau, **options)
+    circuit = discover(model, images, tau=tau, **options)
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, granularity)
     assert 0 < len(circuit.kept) < len(graph.edges)
 
@@ -79,7 +80,7 @@ def test_finds_the_same_circuit_as_brute_force_whatever_the_tokens_are(shape, gr
     graph, ablation = Graph.of(model, mlp_groups=2), Ablation.mean(model, images)
     options = {"graph": graph, "ablation": ablation, "granularity": granularity}
     tau = middling_tau(model, images, **options)
-    circuit = acdc(model, images, tau=tau, **options)
+    circuit = discover(model, images, tau=tau, **options)
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, granularity)
     assert 0 < len(circuit.kept) < len(graph.edges)
 
@@ -88,7 +89,7 @@ def test_single_precision_takes_the_same_decisions_away_from_ties():
     model = random_model(11, dtype=torch.float32)
     images = random_images(model)
     graph, ablation = Graph.of(model), Ablation.mean(model, images)
-    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=0.003)
+    circuit = discover(model, images, graph=graph, ablation=ablation, tau=0.003)
     tested = [decision for decision in circuit.trace if decision.action != "unreachable"]
     assert min(abs(decision.after - decision.before - 0.003) for decision in tested) > 1e-6
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, 0.003, "edge")
@@ -97,7 +98,7 @@ def test_single_precision_takes_the_same_decisions_away_from_ties():
 def test_the_trace_tells_every_edge_once_and_follows_the_rule():
     model = random_model(4, num_layers=3)
     images = random_images(model)
-    circuit = acdc(model, images, tau=0.05)
+    circuit = discover(model, images, tau=0.05)
     assert sorted((d.sender, d.receiver) for d in circuit.trace) == sorted(circuit.graph.edges)
     assert {d.action for d in circuit.trace} == {"removed", "kept", "unreachable"}
     for decision in circuit.trace:
@@ -110,7 +111,7 @@ def test_the_trace_tells_every_edge_once_and_follows_the_rule():
 def test_the_removals_in_a_trace_replay_to_the_circuits_kl():
     model = random_model(5, num_layers=3)
     images = random_images(model)
-    circuit = acdc(model, images, tau=0.01)
+    circuit = discover(model, images, tau=0.01)
     last = [decision for decision in circuit.trace if decision.action == "removed"][-1]
     assert circuit.kl == pytest.approx(last.after, abs=1e-9)
 
@@ -118,9 +119,9 @@ def test_the_removals_in_a_trace_replay_to_the_circuits_kl():
 def test_a_threshold_of_zero_keeps_what_hurts_and_a_huge_one_keeps_nothing():
     model = random_model(6)
     images = random_images(model)
-    nothing = acdc(model, images, tau=1e9)
+    nothing = discover(model, images, tau=1e9)
     assert nothing.kept == ()
-    careful = acdc(model, images, tau=0.0)
+    careful = discover(model, images, tau=0.0)
     assert careful.kept
     assert careful.kl <= 1e-12
 
@@ -128,7 +129,7 @@ def test_a_threshold_of_zero_keeps_what_hurts_and_a_huge_one_keeps_nothing():
 def test_two_searches_give_the_same_circuit_and_trace():
     model = random_model(7)
     images = random_images(model)
-    first, second = (acdc(model, images, tau=0.01, granularity="node-edge") for _ in range(2))
+    first, second = (discover(model, images, tau=0.01, granularity="node-edge") for _ in range(2))
     assert first.kept == second.kept
     assert first.trace == second.trace
 
@@ -136,7 +137,7 @@ def test_two_searches_give_the_same_circuit_and_trace():
 def test_progress_counts_up_to_the_number_of_edges():
     model = random_model(8)
     seen = []
-    circuit = acdc(model, random_images(model), tau=0.01, on_progress=seen.append)
+    circuit = discover(model, random_images(model), tau=0.01, on_progress=seen.append)
     edges = len(circuit.graph.edges)
     assert [progress.decided for progress in seen] == list(range(1, edges + 1))
     assert {progress.total for progress in seen} == {edges}
@@ -153,7 +154,7 @@ def test_neither_bounded_memory_nor_several_candidates_at_once_change_the_circui
     images = random_images(model, count=5)
     options = {"graph": Graph.of(model, mlp_groups=2), "granularity": granularity}
     tau = middling_tau(model, images, **options)
-    circuit = acdc(model, images, tau=tau, batch_size=batch_size, **options)
+    circuit = discover(model, images, tau=tau, batch_size=batch_size, **options)
     ablation = Ablation.mean(model, images)
     assert set(circuit.kept) == brute_acdc(model, images, options["graph"], ablation, tau, granularity)
     assert 0 < len(circuit.kept) < len(circuit.graph.edges)
@@ -166,7 +167,7 @@ def test_other_metrics_take_the_decisions_of_brute_force(metric):
     labels = torch.arange(12) % 3
     graph, ablation = Graph.of(model), Ablation.mean(model, images)
     tau = 0.05
-    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=tau, metric=metric, labels=labels)
+    circuit = discover(model, images, graph=graph, ablation=ablation, tau=tau, metric=metric, labels=labels)
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, "edge", brute_metric(metric, labels))
     assert circuit.kl == pytest.approx(
         brute_kl(model, images, graph, set(circuit.kept), ablation, model(images).detach()), abs=1e-9
@@ -185,21 +186,21 @@ def test_ablations_that_differ_from_image_to_image_give_the_circuit_of_brute_for
     graph = Graph.of(model, mlp_groups=3)
     options = {"graph": graph, "ablation": ablation}
     tau = middling_tau(model, images, **options)
-    circuit = acdc(model, images, tau=tau, batch_size=batch_size, **options)
+    circuit = discover(model, images, tau=tau, batch_size=batch_size, **options)
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, "edge")
     assert 0 < len(circuit.kept) < len(graph.edges)
 
 
 @pytest.mark.parametrize("granularity", ["edge", "node-edge"])
-@pytest.mark.parametrize("find", [acdc, hybrid])
+@pytest.mark.parametrize("method", ["acdc", "hybrid"])
 def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stopped(
-    tmp_path, monkeypatch, granularity, find
+    tmp_path, monkeypatch, granularity, method
 ):
-    monkeypatch.setattr(search_module, "TESTS_BETWEEN_REFRESHES", 10)
+    monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 10)
     model = random_model(15, num_layers=3, dtype=torch.float32)
     images = random_images(model)
     options = {"tau": 0.01, "granularity": granularity}
-    whole = find(model, images, **options)
+    whole = discover(model, images, method, **options)
 
     class Interrupted(Exception):
         pass
@@ -212,34 +213,34 @@ def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stop
 
         journal = tmp_path / f"{stop}.jsonl"
         with suppress(Interrupted):
-            find(model, images, journal=journal, on_progress=interrupt, **options)
+            discover(model, images, method, journal=journal, on_progress=interrupt, **options)
         with journal.open("a") as file:
             file.write('{"sender": "a0.h')  # torn, as by a power cut
-        resumed = find(model, images, journal=journal, **options)
+        resumed = discover(model, images, method, journal=journal, **options)
         assert resumed.trace == whole.trace
         assert resumed.kept == whole.kept
 
 
 def test_a_resumed_search_repeats_no_test_of_a_finished_layer(tmp_path, monkeypatch):
-    monkeypatch.setattr(search_module, "TESTS_BETWEEN_REFRESHES", 1)
+    monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 1)
     model = random_model(15, num_layers=3)
     images = random_images(model)
-    acdc(model, images, tau=0.01, journal=tmp_path / "journal")
+    discover(model, images, tau=0.01, journal=tmp_path / "journal")
     calls = []
     monkeypatch.setattr(
         search_module.IncrementalEvaluator, "damage_without", lambda self, tried: calls.append(tried) or [0.0]
     )
     monkeypatch.setattr(search_module.IncrementalEvaluator, "accept", lambda self: None)
-    acdc(model, images, tau=0.01, journal=tmp_path / "journal")
+    discover(model, images, tau=0.01, journal=tmp_path / "journal")
     assert len(calls) <= len(model.blocks) * 8 + 3
 
 
 def test_a_journal_of_another_search_is_not_believed(tmp_path):
     model = random_model(16)
     images = random_images(model)
-    acdc(model, images, tau=1e9, journal=tmp_path / "journal")
-    careful = acdc(model, images, tau=1e-4, journal=tmp_path / "journal")
-    assert careful.kept == acdc(model, images, tau=1e-4).kept
+    discover(model, images, tau=1e9, journal=tmp_path / "journal")
+    careful = discover(model, images, tau=1e-4, journal=tmp_path / "journal")
+    assert careful.kept == discover(model, images, tau=1e-4).kept
     assert careful.kept
 
 
@@ -265,20 +266,20 @@ def test_a_wrong_call_gets_a_clear_error(change, message):
     model = random_model()
     arguments = {"images": random_images(model), "tau": 0.01} | change
     with pytest.raises(CircuitError, match=message):
-        acdc(model, **arguments)
+        discover(model, **arguments)
 
 
 def test_a_model_in_training_mode_is_refused():
     model = random_model()
     with pytest.raises(CircuitError, match="training mode"):
-        acdc(model.train(), random_images(model), tau=0.01)
+        discover(model.train(), random_images(model), tau=0.01)
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
 def test_a_circuit_survives_saving_and_loading(tmp_path, pooling):
     model = random_model(9, pooling=pooling)
     images = random_images(model)
-    circuit = acdc(model, images, tau=0.01, granularity="node-edge")
+    circuit = discover(model, images, tau=0.01, granularity="node-edge")
     circuit.save(tmp_path / "circuit")
     loaded = Circuit.load(tmp_path / "circuit")
     assert loaded.kept == circuit.kept
@@ -290,7 +291,7 @@ def test_a_circuit_survives_saving_and_loading(tmp_path, pooling):
 
 def test_a_circuit_from_before_there_was_a_choice_reads_the_class_token(tmp_path):
     model = random_model(9)
-    circuit = acdc(model, random_images(model), tau=0.01)
+    circuit = discover(model, random_images(model), tau=0.01)
     circuit.save(tmp_path / "circuit")
     path = tmp_path / "circuit" / "circuit.json"
     content = json.loads(path.read_text())
@@ -303,10 +304,10 @@ SEARCH = """
 import sys
 import torch
 from tests.circuit.oracle import random_images, random_model
-from vitprune.circuit import Ablation, acdc
+from vitprune.circuit import Ablation, discover
 model = random_model(5, dtype=torch.float32)
 images = random_images(model)
-acdc(model, images, ablation=Ablation.mean(model, images), tau=1e-3, granularity="node-edge").save(sys.argv[1])
+discover(model, images, ablation=Ablation.mean(model, images), tau=1e-3, granularity="node-edge").save(sys.argv[1])
 """
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_images, random_model
+from vitprune.circuit.activations import run_whole
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import neuron_importance, sort_neurons
 
@@ -24,7 +25,7 @@ def test_importance_ranks_neurons_as_the_exact_kl_does(pooling):
     mlp = model.blocks[0].mlp
     with torch.no_grad():
         full = model(images)
-        neurons = mlp.neurons(model.embed(images) + model.blocks[0].attention(model.embed(images)))
+        neurons = run_whole(model, images)[1].neurons[0]
         exact = []
         for neuron in range(24):
             change = (neurons.mean(0) - neurons)[..., neuron : neuron + 1] @ mlp.out.weight[:, neuron : neuron + 1].T

@@ -1,10 +1,12 @@
+from typing import get_args
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.circuit.oracle import random_images, random_model
-from vitprune.errors import ConfigError
 from vitprune.model import ViT, ViTConfig
-from vitprune.model.vit import drop_rows
+from vitprune.model.vit import Intermediate, Record, drop_rows
 
 SHAPE = {
     "image_size": 8,
@@ -18,13 +20,57 @@ SHAPE = {
 }
 
 
-def test_intermediates_and_biases_add_up_to_the_last_stream():
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_a_tapped_pass_sees_every_intermediate_and_gives_the_same_logits(pooling):
+    model = random_model(1, num_layers=3, heads_per_layer=(2, 0, 1), neurons_per_layer=(5, 12, 0), pooling=pooling)
+    images = random_images(model)
+    kinds = get_args(Intermediate)
+    record, tokens = Record(*kinds), model.config.num_tokens
+    torch.testing.assert_close(model.run(model.embed(images), record), model(images))
+    attention, mlp = kinds[:3], kinds[3:6]
+    expected = [(0, kind) for kind in kinds] + [(1, kind) for kind in (*mlp, "stream")]
+    assert list(record) == expected + [(2, kind) for kind in (*attention, "stream")]
+    assert {tuple(record[layer, "stream"].shape) for layer in range(3)} == {(6, tokens, 8)}
+    assert record[0, "qkv"].shape == (6, tokens, 3 * 2 * 4)
+    assert record[2, "heads"].shape == (6, 1, tokens, 4)
+    torch.testing.assert_close(record[1, "neurons"], F.gelu(record[1, "hidden"]))
+
+
+def test_what_heads_and_neurons_write_adds_up_to_the_last_stream():
     model = random_model(1, num_layers=3, in_channels=3)
     images = random_images(model)
-    logits, intermediates = model(images, return_intermediates=True)
-    assert list(intermediates)[:4] == ["embed", "a0.h0", "a0.h1", "m0"]
-    biases = sum(block.attention.out.bias + block.mlp.out.bias for block in model.blocks)
-    torch.testing.assert_close(model.classify(sum(intermediates.values()) + biases), logits)
+    embed, record = model.embed(images), Record("heads", "neurons", "stream")
+    model.run(embed, record)
+    stream = embed
+    for layer, block in enumerate(model.blocks):
+        out, width = block.attention.out, model.config.d_head
+        for head in range(2):
+            columns = out.weight[:, head * width : (head + 1) * width]
+            stream = stream + record[layer, "heads"][:, head] @ columns.T
+        stream = stream + out.bias + record[layer, "neurons"] @ block.mlp.out.weight.T + block.mlp.out.bias
+        torch.testing.assert_close(record[layer, "stream"], stream)
+
+
+def test_a_tapped_pass_in_training_draws_the_same_dropout():
+    model = random_model(1, dropout=0.3, drop_path=0.5, pooling="mean").train()
+    images = random_images(model)
+    torch.manual_seed(0)
+    plain = model(images)
+    torch.manual_seed(0)
+    assert torch.equal(model.run(model.embed(images), Record("stream")), plain)
+
+
+def test_a_tapped_pass_compiles_without_a_break():
+    model = random_model(1, dtype=torch.float32)
+    images = random_images(model)
+
+    def run(images):
+        record = Record("stream")
+        return model.run(model.embed(images), record), record[0, "stream"]
+
+    logits, stream = torch.compile(run, backend="eager", fullgraph=True)(images)
+    torch.testing.assert_close(logits, model(images))
+    torch.testing.assert_close(stream, run(images)[1])
 
 
 def test_conv_and_linear_patch_embeddings_are_the_same_map():
@@ -84,25 +130,6 @@ def test_dropout_and_stochastic_depth_act_in_training_only():
     images = torch.randn(4, 3, 8, 8)
     assert not torch.equal(model.train()(images), model(images))
     assert torch.equal(model.eval()(images), model(images))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"num_heads": 3}, r"d_model \(16\) is not divisible by num_heads \(3\)"),
-        ({"patch_size": 3}, r"image_size \(8\) is not divisible by patch_size \(3\)"),
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
-        ({"patch_embedding": "mlp"}, "patch_embedding must be one of linear, conv, shifted, got 'mlp'"),
-        ({"positions": "rotary"}, "positions must be one of learned, sincos, got 'rotary'"),
-        ({"pooling": "max"}, "pooling must be one of class, mean, got 'max'"),
-        ({"positions": "sincos", "d_model": 6, "num_heads": 2}, r"d_model \(6\) is not divisible by 4"),
-        ({"patch_embedding": "shifted", "patch_size": 1}, "patch_size 1 has no half to shift by"),
-        ({"heads_per_layer": (4,)}, r"heads_per_layer needs 2 counts of at least 0, got \[4\]"),
-    ],
-)
-def test_an_impossible_shape_is_refused(change, message):
-    with pytest.raises(ConfigError, match=message):
-        ViTConfig(**SHAPE | change)
 
 
 def test_stochastic_depth_zeroes_whole_images_and_keeps_the_expectation():

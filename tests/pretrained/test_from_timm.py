@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.pretrained.foreign import assert_same_logits, noise, shaken, small_timm
 from tests.training.conftest import random_split, train_tiny
-from vitprune.circuit import Ablation, Graph, acdc
+from vitprune.circuit import Ablation, Graph, discover
 from vitprune.errors import PretrainedError
 from vitprune.pretrained import from_timm
 from vitprune.pruning import compact
@@ -126,7 +126,7 @@ def test_without_timm_the_message_says_how_to_install_it(monkeypatch):
 def test_a_converted_model_is_searched_pruned_and_trained_like_any_other():
     model = from_timm(small_timm(img_size=8, patch_size=4, in_chans=1, num_classes=4))
     images = noise(model, 6)
-    found = acdc(
+    found = discover(
         model,
         images,
         graph=Graph.of(model, mlp_groups=2),

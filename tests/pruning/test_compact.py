@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.circuit.oracle import random_images, random_model
-from vitprune.circuit import Ablation, Circuit, Graph, acdc
+from vitprune.circuit import Ablation, Circuit, Graph, discover
 from vitprune.model import SavedModel, load_model, save_model
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.pruning import compact, dense_circuit
@@ -65,7 +65,7 @@ def test_the_compact_model_is_as_small_as_its_live_nodes():
 def test_nothing_removed_leaves_the_model_as_it_was():
     model = random_model()
     images = random_images(model)
-    circuit = acdc(model, images, tau=0.0)
+    circuit = discover(model, images, tau=0.0)
     whole = Circuit(
         graph=circuit.graph,
         keep_mask=circuit.graph.all_edges,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
-from vitprune.circuit import Ablation, acdc, eap, eap_ig, hybrid
+from vitprune.circuit import Ablation, discover
 from vitprune.commands.launch import ranks_around
 from vitprune.distributed import gathered, join, world
 from vitprune.model import SavedModel
@@ -46,14 +46,16 @@ def discovery(folder: Path) -> None:
         for parameter in model.parameters():
             parameter.mul_(3)
     ablation = Ablation.mean(model, images)
+    noise = Ablation.noise(model, 1.0, seed=0)
     circuits = {
-        "acdc": acdc(model, images, tau=0.01, ablation=ablation, journal=folder / "journal"),
-        "noise": acdc(model, images, tau=0.01, ablation=Ablation.noise(model, 1.0, seed=0), granularity="node-edge"),
-        "batches": acdc(model, images, tau=0.01, ablation=ablation, batch_size=3),
-        "candidates": acdc(model, images, tau=0.01, ablation=ablation, batch_size=40),
-        "hybrid": hybrid(model, images, tau=0.01, ablation=ablation),
-        "eap": eap(model, images, ablation=ablation, metric="cross-entropy", num_edges=20),
-        "eap-ig": eap_ig(model, images, ablation=ablation, num_edges=20),
+        "acdc": discover(model, images, tau=0.01, ablation=ablation, journal=folder / "journal"),
+        "noise": discover(model, images, tau=0.01, ablation=noise, granularity="node-edge"),
+        "batches": discover(model, images, tau=0.01, ablation=ablation, batch_size=3),
+        "candidates": discover(model, images, tau=0.01, ablation=ablation, candidates=3),
+        "hybrid": discover(model, images, "hybrid", tau=0.01, ablation=ablation),
+        "eap": discover(model, images, "eap", num_edges=20, ablation=ablation),
+        "eap-ig": discover(model, images, "eap-ig", num_edges=20, ablation=ablation),
+        "activation": discover(model, images, "activation", num_edges=20, ablation=ablation),
     }
     if world().is_main:
         kept = {name: (circuit.kept, circuit.kl) for name, circuit in circuits.items()}

@@ -1,8 +1,8 @@
-"""What the nodes of a whole model compute on given images, where it is smallest: before the output projections.
+"""The activations of a whole model's nodes on given images, taken before the output projections.
 
 Legend of dimensions: b images, t tokens, d width of the stream, h heads of a layer, k width of a head, n neurons.
 
-Kept there, activations serve heads, whole MLPs and any grouping of neurons.
+There they are smallest, and they serve heads, whole MLPs and any grouping of neurons.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vitprune.model.vit import ViT
+from vitprune.errors import CircuitError
+from vitprune.model.predict import evaluation_mode
+from vitprune.model.vit import Record, ViT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +44,20 @@ class Activations:
 def run_whole(model: ViT, images: Tensor) -> tuple[Tensor, Activations]:
     """Logits ``(b, classes)`` and the activations of every node, on normalised ``images (b, c, height, width)``."""
     config = model.config
-    stream = model.embed(images)
-    embed, heads, neurons = stream, [], []
-    for block in model.blocks:
-        if block.attention is not None:
-            gathered = block.attention.heads(stream)
-            stream = stream + block.attention.out(rearrange(gathered, "b h t k -> b t (h k)"))
-            heads.append(rearrange(gathered, "b h t k -> h b t k"))
-        else:
-            heads.append(stream.new_zeros(0, len(images), config.num_tokens, config.d_head))
-        if block.mlp is not None:
-            neurons.append(block.mlp.neurons(stream))
-            stream = stream + block.mlp.out(neurons[-1])
-        else:
-            neurons.append(stream.new_zeros(len(images), config.num_tokens, 0))
-    return model.classify(stream), Activations(embed=embed, heads=tuple(heads), neurons=tuple(neurons))
+    embed, record = model.embed(images), Record("heads", "neurons")
+    with evaluation_mode(model):
+        logits = model.run(embed, record)
+    no_heads = embed.new_zeros(len(images), 0, config.num_tokens, config.d_head)
+    no_neurons = embed.new_zeros(len(images), config.num_tokens, 0)
+    layers = range(config.num_layers)
+    return logits, Activations(
+        embed=embed,
+        heads=tuple(rearrange(record.get((layer, "heads"), no_heads), "b h t k -> h b t k") for layer in layers),
+        neurons=tuple(record.get((layer, "neurons"), no_neurons) for layer in layers),
+    )
+
+
+def check_finite(logits: Tensor) -> None:
+    """CircuitError unless the full model's logits are all finite."""
+    if not logits.isfinite().all():
+        raise CircuitError("the model's logits are not finite on these images: check its weights and the input")

@@ -1,12 +1,12 @@
-"""Edge attribution: the predicted change of a metric if an edge is removed, for all edges from a few passes.
+"""Edge attribution: predict for every edge, from a few passes, how a metric changes if the edge is removed.
 
 Legend of dimensions: b images, t tokens, d width of the stream, r receivers of a level, s senders, w width of what a
 receiver projects to.
 
-The score of u → v is Σ over tokens of (what stands in for u − what u writes) · ∂metric/∂(what v reads), averaged over
-the images (Syed et al. 2023, arXiv 2310.10348). The gradients are those of the whole model, at the embeddings of the
-images or somewhere between these and the ablated ones (Hanna et al. 2024, arXiv 2403.17806). Every receiver has a
-gradient of its own: that of its projection, brought back through the norm.
+The score of u → v is Σ over tokens of (ablated output of u − output of u) · ∂metric/∂(input of v), averaged over the
+images (Syed et al. 2023, arXiv 2310.10348). The gradients are those of the whole model, at the embeddings of the images
+or at points between these and the ablated ones (Hanna et al. 2024, arXiv 2403.17806). Every receiver has a gradient of
+its own: that of its projection, taken back through the norm.
 """
 
 from __future__ import annotations
@@ -17,48 +17,40 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
-from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.activations import run_whole
-from vitprune.circuit.checks import check_finite
-from vitprune.circuit.graph import Graph
+from vitprune.circuit.activations import check_finite, run_whole
 from vitprune.circuit.levels import HeadLevel, Levels, MlpLevel, centred
-from vitprune.circuit.metrics import Metric, Reference
+from vitprune.circuit.metrics import Metric, Reference, metric_named
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.distributed import total, world
-from vitprune.model.vit import NORM_EPS, ViT
+from vitprune.model.vit import NORM_EPS, Record
 
 BATCH_SIZE = {"cpu": 16}
 OTHER_BATCH_SIZE = 64
-"""Images at once where nothing else is asked for, by kind of device; the scores do not depend on it."""
+"""Images at once by default, by kind of device; the scores do not depend on it."""
 
 
 @dataclass(frozen=True)
 class _Projection:
-    """What all receivers of a level read, ``(b, t, d)``, and what they project it to, ``(b, t, all widths)``."""
+    """What all receivers of a level read, ``stream (b, t, d)``, and project, ``projected (b, t, all widths)``."""
 
     level: int
     stream: Tensor
     projected: Tensor
 
 
-def attribute(
-    model: ViT,
-    images: Tensor,
-    graph: Graph,
-    ablation: Ablation,
-    metric: Metric,
-    labels: Tensor | None,
-    positions: Sequence[float],
-    batch_size: int | None = None,
-) -> Tensor:
-    """Score of every edge, ``(receivers, senders)`` in double precision on the CPU, 0 where there is no edge.
+def attribute(problem: Problem, options: DiscoveryOptions, *, points: Sequence[float]) -> Tensor:
+    """Score of every edge by ``options.metric``, ``(receivers, senders)`` in double precision on the CPU.
 
-    Gradients are averaged over ``positions`` on the way from the ablated embedding (0) to that of the image (1).
+    Where there is no edge the score is 0. Gradients are averaged over ``points`` on the line from the ablated embedding
+    (0) to that of the image (1). Raises CircuitError if the model's logits are not finite.
     """
+    model, images, labels, ablation = problem.model, problem.images, problem.labels, problem.ablation
+    assert options.metric is not None
+    graph, metric = problem.graph, metric_named(options.metric)
     levels = Levels(model, graph)
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
-    size = min(batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
+    size = min(options.batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
     sums = _GradientSums(levels, size)
     share = world().share_of(len(images))
     for first in range(share.start, share.stop, size):
@@ -72,17 +64,17 @@ def attribute(
             ablated, clean = levels.by_level(removed), levels.by_level(activations)
             changes = levels.send_all([new - old for new, old in zip(ablated, clean, strict=True)])
         sums.clear(len(batch))
-        for position in positions:
-            embedded = torch.lerp(removed.embed.expand_as(activations.embed), activations.embed, position)
+        for point in points:
+            embedded = torch.lerp(removed.embed.expand_as(activations.embed), activations.embed, point)
             sums.add(embedded, metric, reference)
         scores += sums.times(changes)
-    return (total(scores) / (len(images) * len(positions))) * graph.all_edges
+    return (total(scores) / (len(images) * len(points))) * graph.all_edges
 
 
 class _GradientSums:
-    """Gradients with respect to what receivers read, summed up over positions: their products are taken once.
+    """Sums over points of the gradients with respect to what receivers read.
 
-    The memory is kept from batch to batch: to ask the system for it costs more than to fill it.
+    The memory is reused from batch to batch, because allocating it costs more than filling it.
     """
 
     def __init__(self, levels: Levels, images: int) -> None:
@@ -94,7 +86,7 @@ class _GradientSums:
         self._last_tokens = levels.reads_tokens(levels.graph.last_level, "") or config.num_tokens
 
     def clear(self, images: int) -> None:
-        """Start with a batch of so many images."""
+        """Start a batch of ``images`` images."""
         config = self.levels.model.config
         size = images * config.num_tokens
         self.sums = [
@@ -106,13 +98,16 @@ class _GradientSums:
     def add(self, embedded: Tensor, metric: Metric, reference: Reference) -> None:
         """Add the gradients with the stream starting at ``embedded (b, t, d)``."""
         with torch.enable_grad():
-            logits, last, projections = _run(self.levels.model, embedded.detach().requires_grad_())
-            damage = metric(logits, reference).sum()
-            *gradients, last_gradient = torch.autograd.grad(damage, [*(each.projected for each in projections), last])
+            record = Record("attention_input", "qkv", "mlp_input", "hidden", "stream")
+            logits = self.levels.model.run(embedded.detach().requires_grad_(), record)
+            projections = _projections(record)
+            last = record[self.levels.model.config.num_layers - 1, "stream"]
+            loss = metric(logits, reference).sum()
+            *gradients, last_gradient = torch.autograd.grad(loss, [*(p.projected for p in projections), last])
         with torch.no_grad():
             self.last += last_gradient[:, : self._last_tokens]
-            for each, gradient in zip(projections, gradients, strict=True):
-                _add_read_gradients(self.sums[each.level], self.levels, each, gradient)
+            for projection, gradient in zip(projections, gradients, strict=True):
+                _add_read_gradients(self.sums[projection.level], self.levels, projection, gradient)
 
     @torch.no_grad()
     def times(self, changes: Tensor) -> Tensor:
@@ -127,34 +122,28 @@ class _GradientSums:
         return products
 
 
-def _run(model: ViT, embedded: Tensor) -> tuple[Tensor, Tensor, list[_Projection]]:
-    """Logits, the last state of the stream, and what each level reads and projects, from a state of the stream."""
-    stream, projections = embedded, []
-    for layer, block in enumerate(model.blocks):
-        if block.attention is not None:
-            attention = block.attention
-            qkv = attention.qkv(attention.norm(stream))
-            projections.append(_Projection(2 * layer + 1, stream.detach(), qkv))
-            q, k, v = rearrange(qkv, "b t (qkv h k) -> qkv b h t k", qkv=3, h=attention.num_heads)
-            gathered = F.scaled_dot_product_attention(q, k, v)
-            stream = stream + attention.out(rearrange(gathered, "b h t k -> b t (h k)"))
-        if block.mlp is not None:
-            hidden = block.mlp.hidden(block.mlp.norm(stream))
-            projections.append(_Projection(2 * layer + 2, stream.detach(), hidden))
-            stream = stream + block.mlp.out(F.gelu(hidden))
-    return model.classify(stream), stream, projections
+def _projections(record: Record) -> list[_Projection]:
+    """What each level reads and projects, in the order of levels."""
+    projections = []
+    for (layer, kind), value in record.items():
+        if kind == "qkv":
+            projections.append(_Projection(2 * layer + 1, record[layer, "attention_input"].detach(), value))
+        elif kind == "hidden":
+            projections.append(_Projection(2 * layer + 2, record[layer, "mlp_input"].detach(), value))
+    return projections
 
 
-def _add_read_gradients(sums: Tensor, levels: Levels, each: _Projection, gradient: Tensor) -> None:
-    """Add to ``sums (r, b t, d)`` the gradients with respect to what each receiver reads, seen by centred changes.
+def _add_read_gradients(sums: Tensor, levels: Levels, projection: _Projection, gradient: Tensor) -> None:
+    """Add to ``sums (r, b t, d)`` the gradient with respect to what each receiver reads, for centred changes of it.
 
-    With y the normed read, g the gradient with respect to y and s the norm's factor it is s · (g − y · mean(g · y)).
-    g · y is the product of the projection, without its bias, and the gradient with respect to that.
+    With y the normed read, g the gradient with respect to y and s the norm's factor, that gradient is
+    s · (g − y · mean(g · y)). g · y is the product of the projection, without its bias, and the gradient with respect
+    to the projection.
     """
-    part = levels[each.level]
+    part = levels[projection.level]
     # Both are written to, since nobody needs them after this: fresh memory costs more than the arithmetic.
-    by_row, projected = (_by_row(part, tensor) for tensor in (gradient, each.projected.detach()))
-    reads = rearrange(centred(each.stream), "b t d -> (b t) d")
+    by_row, projected = (_by_row(part, tensor) for tensor in (gradient, projection.projected.detach()))
+    reads = rearrange(centred(projection.stream), "b t d -> (b t) d")
     factor = (reads.square().mean(dim=-1, keepdim=True) + NORM_EPS).rsqrt()
     by_row.mul_(factor)
     along = projected.sub_(part.in_bias).mul_(by_row).sum(dim=-1, keepdim=True) / reads.shape[-1]

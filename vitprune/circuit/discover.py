@@ -1,144 +1,85 @@
-"""The method that the params name, run with the params' options."""
+"""Run a discovery method, for Python users and by the params."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.acdc import acdc
-from vitprune.circuit.activation_baseline import activation, activation_scores
-from vitprune.circuit.attribution import attribute
 from vitprune.circuit.circuit import Circuit
-from vitprune.circuit.eap import eap
-from vitprune.circuit.eap_ig import eap_ig, eap_ig_scores
+from vitprune.circuit.engine.search import SearchProgress
 from vitprune.circuit.graph import Graph
-from vitprune.circuit.hybrid import hybrid
-from vitprune.circuit.metrics import cross_entropy
+from vitprune.circuit.methods import METHODS, Ranking, Watch, discovery_options, method_named
 from vitprune.circuit.options import AcdcOptions
-from vitprune.circuit.random_baseline import random, random_scores
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import ranking_of
-from vitprune.circuit.search import SearchProgress
+from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 
-def ablation_of(options: AcdcOptions, model: ViT, reference: Tensor) -> Ablation:
+def discover(
+    model: ViT,
+    images: Tensor,
+    method: str = "acdc",
+    *,
+    labels: Tensor | None = None,
+    graph: Graph | None = None,
+    ablation: Ablation | None = None,
+    on_progress: Callable[[SearchProgress], None] | None = None,
+    journal: Path | None = None,
+    **options: Any,
+) -> Circuit:
+    """Find the circuit of ``model``, in evaluation mode, on normalised ``images (b, c, height, width)``.
+
+    ``method`` is a key of METHODS, and ``options`` are fields of DiscoveryOptions: ``tau`` for searches; ``tau`` or
+    ``num_edges`` for rankings. ``graph`` defaults to ``Graph.of(model)``, ``ablation`` to the mean over ``images``, and
+    ``labels (b,)`` to the model's own predictions. With ``journal`` a search writes its decisions to that file, and an
+    interrupted one resumes from there.
+
+    Raises CircuitError for options that do not suit the method, inputs that do not belong together, and logits that are
+    not finite.
+    """
+    chosen, known = method_named(method), [option.name for option in fields(DiscoveryOptions)]
+    if unknown := sorted(options.keys() - known):
+        raise CircuitError(f"unknown options {', '.join(unknown)}; known are {', '.join(known)}")
+    settings = DiscoveryOptions(**options)
+    problem = Problem.of(model, images, labels=labels, graph=graph, ablation=ablation)
+    return chosen.run(problem, settings, Watch(on_progress=on_progress, journal=journal))
+
+
+def discover_by_params(
+    params: AcdcOptions, model: ViT, images: Tensor, labels: Tensor, ablation: Ablation, watch: Watch | None = None
+) -> Circuit:
+    """The circuit that section ``acdc`` of the params asks for."""
+    graph = Graph.of(model, params.split_qkv, params.mlp_groups)
+    problem = Problem(model, images, labels, graph, ablation)
+    return method_named(params.method).run(problem, discovery_options(params), watch or Watch())
+
+
+def ablation_of(params: AcdcOptions, model: ViT, reference: Tensor) -> Ablation:
     """The ablation that the params ask for; ``reference (b, c, height, width)`` serves mean and resample."""
-    match options.ablation:
+    match params.ablation:
         case "zero":
             return Ablation.zero(model)
         case "mean":
             return Ablation.mean(model, reference)
         case "resample":
-            return Ablation.resample(model, reference, options.seed)
+            return Ablation.resample(model, reference, params.seed)
         case "noise":
-            return Ablation.noise(model, options.noise_std, options.seed)
+            return Ablation.noise(model, params.noise_std, params.seed)
 
 
-def discover(
-    options: AcdcOptions,
-    model: ViT,
-    images: Tensor,
-    labels: Tensor,
-    ablation: Ablation,
-    *,
-    on_progress: Callable[[SearchProgress], None] | None = None,
-    journal: Path | None = None,
-) -> Circuit:
-    """The circuit of ``model`` by ``options.method``.
-
-    ``acdc`` and ``hybrid`` go by ``options.tau``; the others keep ``options.num_edges`` edges, or those whose score is
-    at least ``options.tau``. Raises CircuitError as these do.
-    """
-    graph = Graph.of(model, options.split_qkv, options.mlp_groups)
-    metric, tau, batch_size = options.metric, options.tau, options.batch_size
-    threshold = tau if options.num_edges is None else None
-    match options.method:
-        case "acdc":
-            return acdc(
-                model,
-                images,
-                tau=tau,
-                graph=graph,
-                ablation=ablation,
-                granularity=options.granularity,
-                metric=metric,
-                labels=labels,
-                batch_size=batch_size,
-                on_progress=on_progress,
-                journal=journal,
-            )
-        case "hybrid":
-            return hybrid(
-                model,
-                images,
-                tau=tau,
-                graph=graph,
-                ablation=ablation,
-                granularity=options.granularity,
-                metric=metric,
-                labels=labels,
-                steps=options.ig_steps,
-                batch_size=batch_size,
-                on_progress=on_progress,
-                journal=journal,
-            )
-        case "eap":
-            return eap(
-                model,
-                images,
-                graph=graph,
-                ablation=ablation,
-                metric=metric,
-                labels=labels,
-                threshold=threshold,
-                num_edges=options.num_edges,
-                batch_size=batch_size,
-            )
-        case "eap-ig":
-            return eap_ig(
-                model,
-                images,
-                graph=graph,
-                ablation=ablation,
-                metric=metric,
-                labels=labels,
-                steps=options.ig_steps,
-                threshold=threshold,
-                num_edges=options.num_edges,
-                batch_size=batch_size,
-            )
-        case "activation":
-            return activation(
-                model,
-                images,
-                graph=graph,
-                ablation=ablation,
-                threshold=threshold,
-                num_edges=options.num_edges,
-                batch_size=batch_size,
-            )
-        case "random":
-            return random(
-                model,
-                images,
-                graph=graph,
-                ablation=ablation,
-                seed=options.seed,
-                threshold=threshold,
-                num_edges=options.num_edges,
-            )
-
-
-def rankings(options: AcdcOptions, circuit: Circuit, model: ViT, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The found circuit's scores and those of the cheap methods, each ``(receivers, senders)``, to be compared."""
-    graph, ablation = circuit.graph, circuit.ablation
-    return {
-        "found": ranking_of(circuit),
-        "eap": attribute(model, images, graph, ablation, cross_entropy, labels, (1.0,)),
-        "eap_ig": eap_ig_scores(model, images, graph, ablation, "kl", labels, options.ig_steps),
-        "activation": activation_scores(model, images, graph, ablation),
-        "random": random_scores(graph, options.seed),
+def rankings(params: AcdcOptions, circuit: Circuit, model: ViT, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Scores ``(receivers, senders)`` of the found circuit and of every ranking by its default metric."""
+    problem = Problem(model, images, labels, circuit.graph, circuit.ablation)
+    options = replace(discovery_options(params), metric=None, batch_size=None)
+    scores = {
+        method.name.replace("-", "_"): method.scores(problem, method.with_metric(options))
+        for method in METHODS.values()
+        if isinstance(method, Ranking)
     }
+    return {"found": ranking_of(circuit), **scores}

@@ -22,10 +22,14 @@ import torch
 from torch import Tensor
 
 from vitprune.errors import CircuitError
-from vitprune.model.vit import Pooling, ViT
+from vitprune.model.config import Pooling
+from vitprune.model.vit import ViT
 
 Edge = tuple[str, str]
 """A sender and a receiver, by name."""
+
+EdgeIndex = tuple[int, int]
+"""Row and column of an edge in a mask ``(receivers, senders)``."""
 
 
 @dataclass(frozen=True)

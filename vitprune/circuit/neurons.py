@@ -1,4 +1,4 @@
-"""Sorting the neurons of each MLP by importance, so that a group of neighbours is worth keeping or dropping as one.
+"""Sort the neurons of each MLP by importance, so that neighbours form groups that are kept or dropped together.
 
 Legend of dimensions: b images, t tokens, n neurons of a layer.
 """
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.masked import check_images
-from vitprune.model.vit import ViT
+from vitprune.model.predict import evaluation_mode
+from vitprune.model.vit import Record, ViT
 
 LABEL_DRAWS = 4
 """Labels drawn for each image; more sharpen the estimate and cost a backward pass each."""
@@ -19,11 +20,11 @@ BATCH_SIZE = 128
 
 
 def neuron_importance(model: ViT, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """For each layer, about how much KL it costs to replace each neuron by its mean, ``(n,)``.
+    """An estimate, for each layer, of the KL in nats that it costs to replace each neuron by its mean, ``(n,)``.
 
     To second order, KL(p ‖ q) after a change δ of activations is ½ E over labels y ~ p of (∂log p(y)·δ)², the Fisher
-    information seen along δ (Theis et al. 2018, arXiv 1801.05787). Here δ runs from a neuron's activations on an image
-    to their mean over the images, at all tokens at once, and the labels are drawn from the model's answers.
+    information along δ (Theis et al. 2018, arXiv 1801.05787). Here δ runs from a neuron's activations on an image to
+    their mean over the images, at all tokens at once. The labels are drawn from the model's predictions.
     """
     check_images(model, images)
     batches = images.split(BATCH_SIZE)
@@ -31,13 +32,13 @@ def neuron_importance(model: ViT, images: Tensor, generator: torch.Generator) ->
     means: list[Tensor] = []
     with torch.no_grad():
         for batch in batches:
-            sums = [neurons.sum(dim=0) for neurons in _run(model, batch)[1]]
+            sums = [neurons.sum(dim=0) for neurons in _logits_and_neurons(model, batch)[1]]
             means = [total + new for total, new in zip(means, sums, strict=True)] if means else sums
     means = [mean / len(images) for mean in means]
     layers = [layer for layer, block in enumerate(model.blocks) if block.mlp is not None]
     for batch in batches:
         with torch.enable_grad():
-            logits, activations = _run(model, batch)
+            logits, activations = _logits_and_neurons(model, batch)
             log_probabilities = logits.log_softmax(dim=-1)
         # Drawn on the CPU, so that every device sees the same labels.
         labels = torch.multinomial(log_probabilities.detach().exp().cpu(), LABEL_DRAWS, True, generator=generator)
@@ -63,13 +64,9 @@ def sort_neurons(model: ViT, images: Tensor, generator: torch.Generator) -> ViT:
     return model
 
 
-def _run(model: ViT, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _logits_and_neurons(model: ViT, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the activations ``(b, t, n)`` of each MLP that the model has."""
-    stream, activations = model.embed(images), []
-    for block in model.blocks:
-        if block.attention is not None:
-            stream = stream + block.attention(stream)
-        if block.mlp is not None:
-            activations.append(block.mlp.neurons(stream))
-            stream = stream + block.mlp.out(activations[-1])
-    return model.classify(stream), activations
+    record = Record("neurons")
+    with evaluation_mode(model):
+        logits = model.run(model.embed(images), record)
+    return logits, list(record.values())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vitprune.options import NonNegative, Options, Positive, Seed
 
 
 class AcdcOptions(Options):
-    """Circuit discovery: what is searched, on which images, and what counts as not mattering."""
+    """Circuit discovery: the method, the images, and how much an edge must matter to stay.
 
-    method: Literal["acdc", "eap", "eap-ig", "hybrid", "activation", "random"]
+    Which method there is and what suits it is checked beside the methods, by ``check_acdc_options``.
+    """
+
+    method: str
     tau: NonNegative
     num_edges: Positive | None
     metric: Literal["kl", "cross-entropy", "logit-difference", "accuracy"]
@@ -28,19 +31,3 @@ class AcdcOptions(Options):
     candidates: Positive | None
     curves: bool
     seed: Seed
-
-    @model_validator(mode="after")
-    def _the_metric_suits_the_method(self) -> AcdcOptions:
-        if self.method == "eap" and self.metric == "kl":
-            raise ValueError(
-                "acdc.metric kl does not suit acdc.method eap: KL(full ‖ circuit) is least at the full model, so that "
-                "its gradient there is zero; set acdc.metric to cross-entropy or logit-difference, or use eap-ig"
-            )
-        if self.method in ("eap", "eap-ig", "hybrid") and self.metric == "accuracy":
-            raise ValueError(f"acdc.metric accuracy does not suit acdc.method {self.method}: it has no gradient")
-        if self.method in ("acdc", "hybrid") and self.num_edges is not None:
-            raise ValueError(
-                f"acdc.num_edges ({self.num_edges}) is for methods that rank edges; {self.method} goes by acdc.tau: "
-                "set acdc.num_edges to null"
-            )
-        return self

@@ -19,7 +19,7 @@ from rich.table import Table as RichTable
 from vitprune.errors import VitpruneError
 
 if TYPE_CHECKING:
-    from vitprune.circuit.search import SearchProgress
+    from vitprune.circuit.engine.search import SearchProgress
     from vitprune.evaluation.table import Table
     from vitprune.pruning.speed import SpeedProgress
     from vitprune.training.fit import TrainingProgress

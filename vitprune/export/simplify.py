@@ -15,7 +15,7 @@ from einops import einsum, repeat
 from torch import Tensor, nn
 
 from vitprune.model.checkpoint import Preprocessing, SavedModel
-from vitprune.model.patches import ConvPatches, LinearPatches, ShiftedPatches
+from vitprune.model.embedding import ConvPatches, LinearPatches, ShiftedPatches
 
 
 @torch.no_grad()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import model_validator
 
+from vitprune.model.config import Pooling, Positions, shape_fault
+from vitprune.model.embedding import PatchEmbedding
 from vitprune.options import Options, Positive, Share
 
 
@@ -16,9 +18,9 @@ class ModelOptions(Options):
     pretrained: str | None
     pretrained_path: str | None
     patch_size: Positive
-    patch_embedding: Literal["linear", "conv", "shifted"]
-    positions: Literal["learned", "sincos"]
-    pooling: Literal["class", "mean"]
+    patch_embedding: PatchEmbedding
+    positions: Positions
+    pooling: Pooling
     d_model: Positive
     num_layers: Positive
     num_heads: Positive
@@ -27,22 +29,9 @@ class ModelOptions(Options):
     drop_path: Share
 
     @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> ModelOptions:
-        if self.d_model % self.num_heads:
-            raise ValueError(f"model.d_model ({self.d_model}) is not divisible by model.num_heads ({self.num_heads})")
-        return self
-
-    @model_validator(mode="after")
-    def _the_embedding_fits_the_sizes(self) -> ModelOptions:
-        if self.positions == "sincos" and self.d_model % 4:
-            raise ValueError(
-                f"model.d_model ({self.d_model}) is not divisible by 4, as model.positions sincos need it: half of it "
-                "is for rows and half for columns, each in sines and cosines"
-            )
-        if self.patch_embedding == "shifted" and self.patch_size == 1:
-            raise ValueError(
-                "model.patch_size 1 has no half to shift by: model.patch_embedding shifted needs at least 2"
-            )
+    def _the_sizes_fit_together(self) -> ModelOptions:
+        if fault := shape_fault(self, "model."):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
-from vitprune.circuit.discover import ablation_of, discover, rankings
+from vitprune.circuit.discover import ablation_of, discover_by_params, rankings
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
+from vitprune.circuit.methods import Watch
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.sample import normalised, training_sample
-from vitprune.circuit.search import SearchProgress
+from vitprune.circuit.engine.search import SearchProgress
 from vitprune.data.packed import PackedData
 from vitprune.device import describe_machine
 from vitprune.model import SavedModel
@@ -65,7 +66,8 @@ def find_circuit(
     reference, _ = training_sample(packed, preprocessing, options.num_reference_images, options.seed, device)
     model = sort_neurons(baseline.model, images, torch.Generator().manual_seed(options.seed))
     ablation = ablation_of(options, model, reference)
-    circuit = discover(options, model, images, labels, ablation, on_progress=on_progress, journal=journal)
+    watch = Watch(on_progress=on_progress, journal=journal)
+    circuit = discover_by_params(options, model, images, labels, ablation, watch)
     seconds = time.perf_counter() - start
     saved = replace(baseline, model=model)
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing, SavedModel
-from vitprune.model.vit import ViT, ViTConfig
+from vitprune.model.config import ViTConfig
+from vitprune.model.vit import Record, ViT
 from vitprune.training.options import DistillationOptions
 
 Streams = list[Tensor]
@@ -56,11 +57,9 @@ def _some(names: tuple[str, ...]) -> str:
 
 def run_with_streams(model: ViT, images: Tensor) -> tuple[Tensor, Streams]:
     """Logits ``(b, classes)``, and the stream after each layer."""
-    stream, streams = model.dropout(model.embed(images)), []
-    for block in model.blocks:
-        stream = block(stream)
-        streams.append(stream)
-    return model.classify(stream), streams
+    record = Record("stream")
+    logits = model.run(model.embed(images), record)
+    return logits, list(record.values())
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from vitprune.circuit.engine.slots import VersionStore
+from vitprune.circuit.engine.sums import SumOfSenders
 from vitprune.circuit.levels import Levels
-from vitprune.circuit.store import VersionStore
-from vitprune.circuit.sums import SumOfSenders
 
 
 @dataclass

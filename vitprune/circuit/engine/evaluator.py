@@ -23,19 +23,16 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.checks import check_finite
-from vitprune.circuit.graph import Graph
+from vitprune.circuit.activations import check_finite
+from vitprune.circuit.engine.plan import Bank, Part, Plan, Step, make_plan
+from vitprune.circuit.engine.slots import VersionStore
+from vitprune.circuit.graph import EdgeIndex, Graph
 from vitprune.circuit.levels import HeadLevel, Levels, centred, project
 from vitprune.circuit.masked import check_images, read_streams
 from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
-from vitprune.circuit.plan import Bank, Part, Plan, Step, make_plan
-from vitprune.circuit.store import VersionStore
 from vitprune.distributed import gathered, total, world
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
-
-Place = tuple[int, int]
-"""Row and column of an edge in a mask ``(receivers, senders)``."""
 
 CACHE_BYTES = 32 << 20
 """On a CPU, a batch has as many images as keep the reads of one level within this size."""
@@ -157,7 +154,7 @@ class IncrementalEvaluator:
         """Compute the circuit as it stands from scratch."""
         self._matters: tuple[Tensor, Tensor] | None = None
         self._plan: Plan | None = None
-        self._tried: list[list[Place]] = []
+        self._tried: list[list[EdgeIndex]] = []
         self._known_changes: dict[int, list[Tensor]] = {}
         for bank in (bank for banks in self._banks for bank in banks):
             keep = self.keep_mask[[bank.first_row + row for row in bank.rows]].numpy()
@@ -221,7 +218,7 @@ class IncrementalEvaluator:
         return node.kind == "logits" or bool(self.live[self.graph.sender_index[node.name]])
 
     @torch.no_grad()
-    def damage_without(self, candidates: list[list[Place]]) -> list[float]:
+    def damage_without(self, candidates: list[list[EdgeIndex]]) -> list[float]:
         """For each candidate the damage of the circuit if the kept edges that it lists were removed as well.
 
         All edges lead to one receiver, or all come out of nodes of one level. At most ``candidates`` at once.

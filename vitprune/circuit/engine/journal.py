@@ -1,0 +1,184 @@
+"""The decisions of a search, written down as they are taken, so that an interrupted search goes on where it stopped.
+
+Everything that resuming needs is here: the key that tells one search from another, the file, the decisions that are
+known from it, and when the circuit is computed from scratch, which must happen at the same points in a resumed search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import torch
+from torch import Tensor
+
+from vitprune.circuit.ablation import Ablation
+from vitprune.circuit.circuit import ALL_RECEIVERS, Decision
+from vitprune.circuit.graph import Graph
+from vitprune.distributed import wait_for_all, world
+from vitprune.errors import CircuitError
+from vitprune.model.vit import ViT
+from vitprune.storage import write_text
+
+FORMAT = 1
+
+TESTS_BETWEEN_REFRESHES = 512
+"""After so many tests the circuit is computed from scratch at the start of the next layer."""
+
+Position = tuple[bool, int]
+"""Whether a search is deciding on nodes, and the layer where it is."""
+
+
+class RefreshSchedule:
+    """When a search computes its circuit from scratch, so that rounding errors do not add up."""
+
+    def __init__(self) -> None:
+        self._position: Position | None = None
+        self._tests = 0
+
+    def is_due(self, position: Position) -> bool:
+        """Whether a refresh is due before the next decision, which is at ``position``."""
+        if position == self._position:
+            return False
+        self._position = position
+        if self._tests < TESTS_BETWEEN_REFRESHES:
+            return False
+        self._tests = 0
+        return True
+
+    def count(self, decision: Decision) -> None:
+        """Take note of a decision."""
+        self._tests += decision.action != "unreachable"
+
+
+class Journal:
+    """The decisions of one search: those that an interrupted run left in a file, and those taken since.
+
+    The search takes decisions from ``next_known`` until there are none, and hands every decision to ``record``. With
+    several ranks, all read the file and the main one writes it. Without a ``path`` nothing is known and nothing is
+    written.
+
+    A file with another ``key`` belongs to another search and is started afresh. A torn last line is ignored.
+
+    Raises CircuitError if the file cannot be read or written.
+    """
+
+    def __init__(self, graph: Graph, path: Path | None = None, key: str = "") -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+        self._known = self._open(path, key) if path else []
+        self._next = self._recorded = 0
+        self._schedule = RefreshSchedule()
+        self._refreshes_ahead = _count_refreshes(graph, self._known)
+
+    def _open(self, path: Path, key: str) -> list[Decision]:
+        """Read the known decisions, and write them back without whatever followed them."""
+        head = json.dumps({"format": FORMAT, "key": key})
+        try:
+            lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
+            known = _parse(lines[1:]) if lines and lines[0] == head else []
+            # No rank may still be reading when the main one starts to write.
+            wait_for_all()
+            if world().is_main:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, "".join(f"{line}\n" for line in (head, *map(_line, known))))
+                self._file = path.open("a", encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CircuitError(f"{path}: the journal of the search cannot be read or written ({error})") from error
+        return known
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file. It stays on disk; whoever started the search removes it."""
+        if self._file:
+            self._file.close()
+
+    def next_known(self) -> Decision | None:
+        """The next decision of the interrupted run, or None if all of them have been taken again."""
+        if self._next == len(self._known):
+            return None
+        self._next += 1
+        return self._known[self._next - 1]
+
+    def record(self, decision: Decision) -> None:
+        """Take note of a decision, and write it down unless it is a known one."""
+        self._schedule.count(decision)
+        self._recorded += 1
+        if self._file and self._recorded > len(self._known):
+            try:
+                self._file.write(_line(decision) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise CircuitError(f"{self._path}: the journal of the search cannot be written ({error})") from error
+
+    @property
+    def is_ahead_of_refresh(self) -> bool:
+        """Whether a refresh comes before the first new decision, so that known ones need no computation until then.
+
+        A resumed search thereby goes through the same states as one that was never interrupted, at little cost.
+        """
+        return self._refreshes_ahead > 0
+
+    def needs_refresh(self, position: Position) -> bool:
+        """Whether the circuit must be computed from scratch before the next decision, which is at ``position``."""
+        if not self._schedule.is_due(position):
+            return False
+        self._refreshes_ahead -= 1
+        return self._refreshes_ahead <= 0
+
+
+def search_key(
+    model: ViT, images: Tensor, labels: Tensor | None, graph: Graph, ablation: Ablation, options: tuple[object, ...]
+) -> str:
+    """A digest of everything that the decisions of a search depend on."""
+    digest = hashlib.sha256(repr((graph, ablation.kind, ablation.std, ablation.seed, options)).encode())
+    tensors = [
+        *model.state_dict().values(),
+        images,
+        ablation.embed,
+        *ablation.heads,
+        *ablation.neurons,
+        ablation.sources,
+    ]
+    for tensor in tensors if labels is None else [*tensors, labels]:
+        digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _count_refreshes(graph: Graph, decisions: list[Decision]) -> int:
+    """How many times a search that took these decisions has computed the circuit from scratch."""
+    schedule, refreshes = RefreshSchedule(), 0
+    for decision in decisions:
+        refreshes += schedule.is_due(_position_of(graph, decision))
+        schedule.count(decision)
+    return refreshes
+
+
+def _position_of(graph: Graph, decision: Decision) -> Position:
+    if decision.receiver == ALL_RECEIVERS:
+        return True, graph.senders[graph.sender_index[decision.sender]].layer
+    return False, graph.receivers[graph.receiver_index[decision.receiver]].node.layer
+
+
+def _line(decision: Decision) -> str:
+    return json.dumps(asdict(decision))
+
+
+def _parse(lines: list[str]) -> list[Decision]:
+    """The decisions in lines of a journal, up to the first line that is not one."""
+    decisions = []
+    for line in lines:
+        try:
+            decisions.append(Decision(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return decisions

@@ -1,0 +1,313 @@
+"""The greedy walk of ACDC: candidates in a fixed order, each removed for good if that costs less than τ.
+
+Where several candidates fit into one evaluation, the walk guesses the next outcomes, evaluates the candidates along
+that path together, and keeps the decisions up to the first wrong guess. The result is the same as for one candidate
+after the other.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from vitprune.circuit.ablation import Ablation
+from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
+from vitprune.circuit.engine.evaluator import IncrementalEvaluator
+from vitprune.circuit.engine.journal import Journal, search_key
+from vitprune.circuit.graph import EdgeIndex, Graph
+from vitprune.circuit.metrics import MetricName, metric_named
+from vitprune.errors import CircuitError
+from vitprune.model.vit import ViT
+
+Granularity = Literal["edge", "node", "node-edge"]
+
+GUESS_MEMORY = 0.8
+"""Weight of the past in the running share of removals, from which the next outcomes are guessed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProgress:
+    """How far a search has come in its current phase, the mean metric so far, and the expected time left."""
+
+    decided: int
+    total: int
+    removed: int
+    damage: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settlement:
+    """Edges to remove and to keep without a test, as masks ``(receivers, senders)``.
+
+    ``scores (receivers, senders)`` are the predicted changes of the metric that settled them.
+    """
+
+    remove: Tensor
+    keep: Tensor
+    scores: Tensor
+
+
+def check_search(tau: float, granularity: str, metric: str, candidates: int = 1) -> None:
+    """CircuitError for options that no search can have."""
+    if not (math.isfinite(tau) and tau >= 0):
+        raise CircuitError(f"tau must be a finite number of at least 0, got {tau}")
+    if granularity not in get_args(Granularity):
+        raise CircuitError(f"granularity must be one of {', '.join(get_args(Granularity))}, got {granularity!r}")
+    if candidates < 1:
+        raise CircuitError(f"candidates must be at least 1, got {candidates}")
+    metric_named(metric)
+
+
+def run_search(
+    model: ViT,
+    images: Tensor,
+    graph: Graph,
+    ablation: Ablation,
+    *,
+    method: str,
+    tau: float,
+    granularity: Granularity,
+    metric: MetricName = "kl",
+    labels: Tensor | None = None,
+    batch_size: int | None = None,
+    candidates: int = 1,
+    settlement: Settlement | None = None,
+    key_options: tuple[object, ...] = (),
+    on_progress: Callable[[SearchProgress], None] | None = None,
+    journal: Path | None = None,
+) -> Search:
+    """Search from the full graph, over nodes, edges, or nodes and then edges; returns the finished search.
+
+    ``batch_size`` bounds the images whose activations are held at once, ``candidates`` is how many are evaluated
+    together. A ``settlement`` is applied before the search over edges. With ``journal``, decisions are written to that
+    file and an interrupted search goes on from there, if it had the same ``method`` and options; ``key_options`` are
+    those that only the method knows.
+
+    Raises CircuitError as ``check_search`` and ``IncrementalEvaluator`` do, and if the journal cannot be used.
+    """
+    check_search(tau, granularity, metric, candidates)
+    evaluator = IncrementalEvaluator(
+        model,
+        images,
+        graph,
+        graph.all_edges,
+        ablation,
+        metric=metric,
+        labels=labels,
+        batch_size=batch_size,
+        candidates=candidates,
+    )
+    options = (method, tau, granularity, metric, batch_size, candidates, *key_options)
+    key = search_key(model, images, labels, graph, ablation, options) if journal else ""
+    with Journal(graph, journal, key) as opened:
+        search = Search(evaluator, tau, opened, on_progress)
+        if granularity != "edge":
+            search.over_nodes()
+        if granularity != "node":
+            if settlement is not None:
+                search.settle(settlement)
+            search.over_edges()
+    return search
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Edges that are removed together: one edge, or all edges out of the node in ``column``."""
+
+    edges: list[EdgeIndex]
+    column: int
+    receiver: str
+
+
+class _Phase:
+    """How far the walk over all nodes, or over all edges, has come."""
+
+    def __init__(self, level_counts: list[int], last_level: int) -> None:
+        self._decided, self._removed, self._total = 0, 0, sum(level_counts)
+        # The cost of a test grows with the number of levels after the candidate.
+        self._level_costs = [last_level - level + 1 for level in range(len(level_counts))]
+        self._cost_left = float(sum(count * cost for count, cost in zip(level_counts, self._level_costs, strict=True)))
+        self._cost_done = 0.0
+        self._started = time.perf_counter()
+
+    def count(self, level: int, decision: Decision) -> None:
+        self._decided += 1
+        self._removed += decision.action != "kept"
+        self._cost_done += self._level_costs[level]
+        self._cost_left -= self._level_costs[level]
+
+    def progress(self, damage: float) -> SearchProgress:
+        passed = time.perf_counter() - self._started
+        return SearchProgress(
+            decided=self._decided,
+            total=self._total,
+            removed=self._removed,
+            damage=damage,
+            seconds_left=passed * self._cost_left / self._cost_done,
+        )
+
+
+class Search:
+    """A walk over nodes or edges. Its state is the evaluator's circuit and ``trace``, the decisions so far.
+
+    Decisions that the journal already has are taken from there.
+    """
+
+    def __init__(
+        self,
+        evaluator: IncrementalEvaluator,
+        tau: float,
+        journal: Journal,
+        on_progress: Callable[[SearchProgress], None] | None = None,
+    ) -> None:
+        self.evaluator, self.graph, self.tau = evaluator, evaluator.graph, tau
+        self.trace: list[Decision] = []
+        self._journal = journal
+        self._on_progress = on_progress
+        self._testable = self.graph.all_edges
+        self._removal_share = 1.0
+
+    def over_nodes(self) -> None:
+        """Decide on every head and MLP, the latest first."""
+        last_level = self.graph.last_level
+        # ``embed``, the only node of level 0, always stays.
+        counts = [0, *(len(columns) for columns in self.graph.level_senders[1:last_level])]
+        self._phase = _Phase(counts, last_level)
+        for level in reversed(range(1, last_level)):
+            candidates = []
+            for column in reversed(self.graph.level_senders[level]):
+                rows = self.evaluator.keep_mask[:, column].nonzero().flatten().tolist()
+                candidates.append(_Candidate([(row, column) for row in rows], column, ALL_RECEIVERS))
+            # A node without edges is gone already.
+            self._walk(level, [[candidate for candidate in candidates if candidate.edges]], is_over_nodes=True)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Remove and keep edges without a test. Those it keeps are not tested later either."""
+        before = self.evaluator.damage
+        kept = self.evaluator.keep_mask
+        actions: tuple[tuple[Action, Tensor], ...] = (
+            ("removed-untested", settlement.remove & kept),
+            ("kept-untested", settlement.keep & kept),
+        )
+        for action, mask in actions:
+            for row, column in mask.nonzero().tolist():
+                candidate = _Candidate([(row, column)], column, self.graph.receivers[row].name)
+                after = before + float(settlement.scores[row, column])
+                self.trace.append(self._decision(candidate, action, before, after))
+        self.evaluator.remove_unreachable((settlement.remove & kept).nonzero().tolist())
+        self.evaluator.refresh()
+        self._testable = self.graph.all_edges & ~settlement.keep
+
+    def over_edges(self) -> None:
+        """Decide on every edge that is still there, the latest receiver first."""
+        mask = self.evaluator.keep_mask & self._testable
+        counts = [int(mask[rows.start : rows.stop].sum()) for rows in self.graph.level_receivers]
+        self._phase = _Phase(counts, self.graph.last_level)
+        for level in reversed(range(1, self.graph.last_level + 1)):
+            groups = []
+            for row in reversed(self.graph.level_receivers[level]):
+                name = self.graph.receivers[row].name
+                columns = reversed((mask[row] & self.evaluator.keep_mask[row]).nonzero().flatten().tolist())
+                groups.append([_Candidate([(row, column)], column, name) for column in columns])
+            self._walk(level, groups, is_over_nodes=False)
+
+    def _walk(self, level: int, groups: list[list[_Candidate]], *, is_over_nodes: bool) -> None:
+        """Decide on the candidates of a level; those of one group may be evaluated together."""
+        if any(groups) and self._journal.needs_refresh((is_over_nodes, (level - 1) // 2)):
+            self.evaluator.refresh()
+        for group in groups:
+            # Decisions on a group only change what is upstream of it, so its candidates stay live or not.
+            live = [self._is_live(candidate) for candidate in group]
+            while group:
+                decisions = self._decide(group, live)
+                group, live = group[len(decisions) :], live[len(decisions) :]
+                for decision in decisions:
+                    self._record(level, decision)
+
+    def _decide(self, group: list[_Candidate], live: list[bool]) -> list[Decision]:
+        """Decide on the first candidate of a group, and on those after it that can be evaluated with it."""
+        known = self._journal.next_known()
+        if known is not None:
+            return [self._repeat(group[0], known)]
+        if not live[0]:
+            return [self._drop(group[0])]
+        most = self.evaluator.candidates
+        return self._test(group[:most] if all(live[:most]) else group[:1])
+
+    def _is_live(self, candidate: _Candidate) -> bool:
+        """Whether a path leads from the candidate's edges to the logits."""
+        if candidate.receiver == ALL_RECEIVERS:
+            return bool(self.evaluator.live[candidate.column])
+        return self.evaluator.is_live(candidate.edges[0][0])
+
+    def _test(self, candidates: list[_Candidate]) -> list[Decision]:
+        """Decide on candidates as long as the guess about their outcomes is right, and on the one after that."""
+        guess_removed = self._removal_share >= 0.5
+        tried = [
+            [edge for candidate in candidates[: last + 1] for edge in candidate.edges]
+            if guess_removed
+            else candidates[last].edges
+            for last in range(len(candidates))
+        ]
+        damages = self.evaluator.damage_without(tried)
+        before, accepted, decisions = self.evaluator.damage, None, []
+        for index, (candidate, after) in enumerate(zip(candidates, damages, strict=True)):
+            is_removed = after - before < self.tau
+            decisions.append(self._decision(candidate, "removed" if is_removed else "kept", before, after))
+            if is_removed:
+                before, accepted = after, index
+            if is_removed != guess_removed:
+                break
+        if accepted is not None:
+            self.evaluator.accept(accepted)
+        for candidate, decision in zip(candidates, decisions, strict=False):
+            if decision.action == "removed":
+                self._drop_inputs(candidate)
+        return decisions
+
+    def _drop(self, candidate: _Candidate) -> Decision:
+        """Remove edges from which no path leads to the logits."""
+        self.evaluator.remove_unreachable(candidate.edges)
+        self._drop_inputs(candidate)
+        return self._decision(candidate, "unreachable", self.evaluator.damage, self.evaluator.damage)
+
+    def _repeat(self, candidate: _Candidate, decision: Decision) -> Decision:
+        """Take a decision from the journal. The evaluator follows, unless it is refreshed before the next test."""
+        if decision.action == "unreachable":
+            return self._drop(candidate)
+        if decision.action == "removed":
+            if self._journal.is_ahead_of_refresh:
+                self.evaluator.remove_unreachable(candidate.edges)
+                self.evaluator.damage = decision.after
+            else:
+                self.evaluator.damage_without([candidate.edges])
+                self.evaluator.accept()
+            self._drop_inputs(candidate)
+        return decision
+
+    def _drop_inputs(self, candidate: _Candidate) -> None:
+        """Remove the edges into a removed node: they lead nowhere any more."""
+        if candidate.receiver == ALL_RECEIVERS:
+            rows = self.graph.input_rows[self.graph.senders[candidate.column].name]
+            inputs = self.evaluator.keep_mask[rows.start : rows.stop].nonzero().tolist()
+            self.evaluator.remove_unreachable([(rows.start + row, sender) for row, sender in inputs])
+
+    def _decision(self, candidate: _Candidate, action: Action, before: float, after: float) -> Decision:
+        sender = self.graph.senders[candidate.column].name
+        return Decision(sender=sender, receiver=candidate.receiver, action=action, before=before, after=after)
+
+    def _record(self, level: int, decision: Decision) -> None:
+        self.trace.append(decision)
+        self._journal.record(decision)
+        self._phase.count(level, decision)
+        if decision.action != "unreachable":
+            self._removal_share += (1 - GUESS_MEMORY) * ((decision.action == "removed") - self._removal_share)
+        if self._on_progress:
+            self._on_progress(self._phase.progress(self.evaluator.damage))

@@ -1,0 +1,125 @@
+"""What a discovery method is: a name, the metrics that suit it, and a way from a problem to a circuit.
+
+There are two kinds. A ``Ranking`` gives every edge a score; selecting edges by score, closing the circuit and measuring
+it is the same for all rankings. A ``Searching`` method decides on edges one after another.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.engine.search import SearchProgress
+from vitprune.circuit.metrics import MetricName
+from vitprune.circuit.problem import DiscoveryOptions, Problem
+from vitprune.circuit.ranking import circuit_of_scores
+from vitprune.errors import CircuitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What follows a search: a callback for its progress, and a file for its decisions.
+
+    With ``journal`` an interrupted search resumes from the decisions in that file. Rankings use neither.
+    """
+
+    on_progress: Callable[[SearchProgress], None] | None = None
+    journal: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A discovery method.
+
+    ``metric`` is its default, None for a method that uses no metric. ``unsuitable`` has the metrics that it cannot use,
+    each with the reason; in a reason, ``{section}`` stands for what precedes the names of params.
+    """
+
+    name: str
+    metric: MetricName | None = "kl"
+    unsuitable: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit:
+        """The circuit of ``problem``; CircuitError for options that do not suit this method."""
+        self.check(options)
+        return self._run(problem, self.with_metric(options), watch)
+
+    def check(self, options: DiscoveryOptions, section: str = "") -> None:
+        """CircuitError for options that do not suit this method; ``section`` precedes their names, as in ``acdc.``."""
+        reason = self.unsuitable.get(options.metric or "")
+        if reason is not None:
+            reason = reason.format(section=section)
+            raise CircuitError(f"{section}metric {options.metric} does not suit {section}method {self.name}: {reason}")
+        self._check_size(options, section)
+
+    def with_metric(self, options: DiscoveryOptions) -> DiscoveryOptions:
+        """The same options with this method's default where they name no metric."""
+        if self.metric is None:
+            return replace(options, metric="kl")
+        return options if options.metric else replace(options, metric=self.metric)
+
+    @abstractmethod
+    def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch, /) -> Circuit: ...
+
+    @abstractmethod
+    def _check_size(self, options: DiscoveryOptions, section: str) -> None:
+        """CircuitError unless ``options`` say how large a circuit this method shall find."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking(Method):
+    """A method that scores every edge.
+
+    ``scores`` gives them as ``(receivers, senders)``, 0 where there is no edge. The edges with an absolute score of at
+    least ``tau``, or the ``num_edges`` with the highest, stay; the circuit is then closed.
+    """
+
+    scores: Callable[[Problem, DiscoveryOptions], Tensor]
+
+    def _run(self, problem: Problem, options: DiscoveryOptions, _: Watch, /) -> Circuit:
+        count = len(problem.graph.edges)
+        if options.num_edges is not None and options.num_edges > count:
+            raise CircuitError(f"num_edges must be from 0 to {count}, got {options.num_edges}")
+        assert options.metric is not None
+        return circuit_of_scores(
+            problem,
+            self.scores(problem, options),
+            method=self.name,
+            metric=options.metric,
+            tau=options.tau,
+            num_edges=options.num_edges,
+        )
+
+    def _check_size(self, options: DiscoveryOptions, section: str) -> None:
+        if (options.tau is None) == (options.num_edges is None):
+            raise CircuitError(
+                f"say what {self.name} keeps by either {section}tau or {section}num_edges; got {section}tau "
+                f"{options.tau} and {section}num_edges {options.num_edges}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(Method):
+    """A method that decides on one edge or node after another, by what its removal costs.
+
+    ``search`` runs it; ``options.tau`` and ``options.metric`` are set.
+    """
+
+    search: Callable[[Problem, DiscoveryOptions, Watch], Circuit]
+
+    def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch, /) -> Circuit:
+        return self.search(problem, options, watch)
+
+    def _check_size(self, options: DiscoveryOptions, section: str) -> None:
+        if options.num_edges is not None:
+            raise CircuitError(
+                f"{section}num_edges ({options.num_edges}) is for methods that rank edges; {self.name} goes by "
+                f"{section}tau: set {section}num_edges to null"
+            )
+        if options.tau is None:
+            raise CircuitError(f"{section}tau is missing: {self.name} keeps what costs at least that much to remove")

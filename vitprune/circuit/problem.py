@@ -1,0 +1,99 @@
+"""What every discovery method is given: the problem and the options."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vitprune.circuit.ablation import Ablation
+from vitprune.circuit.engine.search import Granularity, check_search
+from vitprune.circuit.graph import Graph
+from vitprune.circuit.masked import check_images
+from vitprune.circuit.metrics import MetricName
+from vitprune.errors import CircuitError
+from vitprune.model.vit import ViT
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A model in evaluation mode, and the images on which it is decided which of its edges matter.
+
+    ``images (b, c, height, width)`` are normalised. ``labels (b,)`` serve every metric but KL; None stands for the
+    model's own predictions. ``ablation`` says what removed edges of ``graph`` carry.
+
+    Raises CircuitError if the parts do not belong together or the model is in training mode.
+    """
+
+    model: ViT
+    images: Tensor
+    labels: Tensor | None
+    graph: Graph
+    ablation: Ablation
+
+    def __post_init__(self) -> None:
+        check_images(self.model, self.images)
+        if self.model.training:
+            raise CircuitError(
+                "the model is in training mode: call model.eval() first, or dropout would blur the result"
+            )
+        self.graph.check(self.model)
+        self.ablation.check(self.model)
+
+    @classmethod
+    def of(
+        cls,
+        model: ViT,
+        images: Tensor,
+        *,
+        labels: Tensor | None = None,
+        graph: Graph | None = None,
+        ablation: Ablation | None = None,
+    ) -> Problem:
+        """The problem with ``Graph.of(model)`` and the mean over ``images`` where nothing else is given."""
+        check_images(model, images)
+        return cls(
+            model=model,
+            images=images,
+            labels=labels,
+            graph=graph or Graph.of(model),
+            ablation=ablation or Ablation.mean(model, images),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoveryOptions:
+    """The options of all methods; each method uses some of them.
+
+    ``tau`` is in units of the metric (nats for KL): removing an edge that stays costs at least that much. ``num_edges``
+    says instead how many edges a ranking keeps. ``metric`` None stands for the method's own. ``granularity`` is that of
+    searches. ``ig_steps`` is the number of points at which integrated gradients are taken. ``hybrid`` removes edges
+    scored below ``low`` · tau and keeps edges scored above ``high`` · tau without a test. ``batch_size`` bounds the
+    images whose activations are held at once. ``candidates`` is how many removals a search evaluates together, which
+    pays on an accelerator; the circuit stays the same. ``seed`` draws the random ranking.
+
+    Raises CircuitError for values that no method can use.
+    """
+
+    tau: float | None = None
+    num_edges: int | None = None
+    metric: MetricName | None = None
+    granularity: Granularity = "edge"
+    ig_steps: int = 5
+    low: float = 0.1
+    high: float = 10.0
+    batch_size: int | None = None
+    candidates: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_search(self.tau or 0.0, self.granularity, self.metric or "kl", self.candidates)
+        if not 0 <= self.low <= self.high < math.inf:
+            raise CircuitError(f"low and high must be finite with 0 ≤ low ≤ high, got {self.low} and {self.high}")
+        if self.ig_steps < 1:
+            raise CircuitError(f"ig_steps must be at least 1, got {self.ig_steps}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise CircuitError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.num_edges is not None and self.num_edges < 0:
+            raise CircuitError(f"num_edges must be at least 0, got {self.num_edges}")
