@@ -36,7 +36,7 @@ def activation_scores(model: ViT, images: Tensor, graph: Graph, ablation: Ablati
                 stream = writes[:earlier].sum(dim=0) + levels.biases[level]
                 tokens = levels.reads_tokens(level, "")
                 relative = lengths[:earlier, :, :tokens] / stream.norm(dim=-1)[:, :tokens].clamp_min(1e-12)
-                scores[rows.start : rows.stop, :earlier] += relative.mean(dim=-1).sum(dim=-1).double().cpu()
+                scores[rows.start : rows.stop, :earlier] += relative.mean(dim=-1).sum(dim=-1).cpu().double()
     return total(scores) / len(images) * graph.all_edges
 
 

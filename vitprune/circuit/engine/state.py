@@ -106,7 +106,7 @@ class State:
         """For each batch and level, what replaces the activations of removed senders, ``(nodes, b or 1, t, k)``."""
         model = self.levels.model
         if ablation.foldable:
-            return [self.levels.by_level(ablation.activations(model, images))] * len(self.batches)
+            return [self.levels.by_level(ablation.activations(model, images, 0))] * len(self.batches)
         return [self.levels.by_level(ablation.activations(model, images[batch], batch.start)) for batch in self.batches]
 
     def _store(self, items: int, *shape: int) -> VersionStore:
