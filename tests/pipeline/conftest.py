@@ -51,7 +51,11 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """That of a user who activated the virtual environment."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+        return os.environ | {
+            "PATH": path,
+            "DVC_NO_ANALYTICS": "1",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+        }
 
     def start(self, *command: str) -> "Background":
         """A command that goes on in the background."""

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from vitprune.circuit import Circuit
 from vitprune.circuit.discover import ablation_of, discover_by_params, rankings
+from vitprune.circuit.engine.search import SearchProgress
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
 from vitprune.circuit.methods import Watch
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.sample import normalised, training_sample
-from vitprune.circuit.engine.search import SearchProgress
 from vitprune.data.packed import PackedData
 from vitprune.device import describe_machine
 from vitprune.model import SavedModel
