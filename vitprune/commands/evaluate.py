@@ -29,12 +29,12 @@ def evaluate(
     from vitprune.data import load_packed
     from vitprune.device import set_threads
     from vitprune.distributed import world
-    from vitprune.evaluation.confusion import confusion_matrix, most_confused
-    from vitprune.evaluation.table import CIRCUIT, model_table
+    from vitprune.evaluation.models import CIRCUIT
+    from vitprune.evaluation.table import model_table
     from vitprune.model import load_model
     from vitprune.model.predict import predict
     from vitprune.model.score import score
-    from vitprune.report.confusion import draw_confusion, write_confusion
+    from vitprune.report.confusion import confusion_matrix, draw_confusion, most_confused, write_confusion
     from vitprune.report.markdown import to_markdown
     from vitprune.storage import check_targets, write_json, write_text
 

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from vitprune import stopwatch
+from vitprune.evaluation.benchmark import Entry, benchmark_machine, benchmark_table, run_benchmark
+
+CPU, OTHER = torch.device("cpu"), torch.device("meta")
+
+
+class Noted(nn.Module):
+    """Notes each call with the device of its images."""
+
+    def __init__(self, name, events):
+        super().__init__()
+        self.name, self.events = name, events
+
+    def forward(self, images):
+        self.events.append((self.name, images.device.type))
+        return images
+
+
+@pytest.fixture
+def entries(monkeypatch):
+    """A file that runs on the CPU first, and after it a model on another device."""
+    events = []
+    monkeypatch.setattr(stopwatch, "synchronise", lambda device: events.append(("wait", device.type)))
+    names = {"a.onnx": CPU, "model": OTHER}
+    return [Entry(name, Noted(name, events), (1, 4, 4), device) for name, device in names.items()], events
+
+
+def test_every_entry_is_waited_for_on_its_own_device(entries):
+    entries, events = entries
+    run_benchmark(entries, [2], warmup=1, rounds=5)
+    of_a_file = [("wait", "cpu"), ("a.onnx", "cpu"), ("wait", "cpu")]
+    of_a_model = [("wait", "meta"), ("model", "meta"), ("wait", "meta")]
+    assert events[-30:] == 5 * (of_a_file + of_a_model)
+
+
+def test_the_table_has_a_row_for_each_entry_and_batch_size_and_names_the_machine(entries, monkeypatch):
+    entries, _ = entries
+    times = run_benchmark(entries, [1, 2], warmup=1, rounds=5)
+    names = {"cpu": "a CPU", "meta": "a GPU"}
+    machine = {"threads": 2, "torch": "2.15", "python": "3.12"}
+    monkeypatch.setattr(
+        "vitprune.evaluation.benchmark.describe_machine", lambda device: machine | {"device": names[device.type]}
+    )
+    assert benchmark_machine(entries)["device"] == "a CPU and a GPU"
+    # The device of the models is not named where none ran on it.
+    assert benchmark_machine(entries[:1])["device"] == "a CPU"
+    table = benchmark_table(times, benchmark_machine(entries), rounds=5)
+    assert [row[:2] for row in table.rows] == [("a.onnx", "1"), ("a.onnx", "2"), ("model", "1"), ("model", "2")]
+    assert {len(row) for row in table.rows} == {len(table.headers)}
+    for part in ("5 rounds", "a CPU and a GPU, 2 threads", "PyTorch 2.15"):
+        assert part in table.caption
