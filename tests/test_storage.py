@@ -3,6 +3,7 @@ import math
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -264,6 +265,15 @@ def test_a_full_disk_and_a_file_of_the_target_itself_are_told_by_the_targets_pat
         remove(partial)
         (partial / "weights" / "a").write_bytes(b"")
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("failed writing file"), OSError("1000000 requested and 24968 written")])
+def test_a_library_that_fails_on_a_full_disk_is_told_as_such(tmp_path, monkeypatch, error):
+    with pytest.raises(type(error)), atomic_file(tmp_path / "target"):
+        raise error
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(StorageError, match="target: cannot be written"), atomic_file(tmp_path / "target"):
+        raise error
 
 
 def test_a_folder_that_may_not_be_written_to_is_told_before_anything_is_done(tmp_path, monkeypatch):

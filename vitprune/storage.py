@@ -18,12 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vitprune.errors import CheckpointError, StorageError
+from vitprune.errors import CheckpointError, StorageError, VitpruneError
 
 MARK = ".made-by-vitprune"
 """The file that marks a folder as ours. Its content never changes, so that equal results have equal hashes."""
 MARK_CONTENT = "vitprune wrote this folder and replaces it as a whole. Keep no files of your own in it.\n"
 
+FULL_BYTES = 2**20
+"""A disk with less room than this is full."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 """Errors of a full or broken disk, which come without the name of a file."""
 
@@ -168,20 +170,33 @@ def _is_kind(folder: Path, names: set[str], description: str, keys: set[str], ot
 def _blamed_on(target: Path, partial: Path | None = None) -> Iterator[None]:
     """Turn an OSError into a StorageError that names the file at fault.
 
-    While ``partial`` is written by the caller, the target is at fault only if the error names a file of ``partial``,
-    or names none and is one of a full or broken disk.
+    While the caller writes ``partial``, the target is at fault only if the error names a file of ``partial``, or names
+    none and the disk is full or broken.
     """
     try:
         yield
+    except VitpruneError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         named = None if isinstance(error.filename, int | None) else Path(os.fsdecode(error.filename))
         if partial is not None:
-            if named is None and error.errno not in _NO_ROOM:
+            if named is None and error.errno not in _NO_ROOM and not _is_full(partial):
                 raise
             if named is not None and not named.absolute().is_relative_to(partial.absolute()):
                 raise StorageError(f"{named}: cannot be read or written ({reason})") from error
         raise StorageError(f"{target}: cannot be written ({reason}); give another path, or make room") from error
+    except Exception as error:
+        # Libraries that write files themselves report a full disk by errors of their own.
+        if partial is None or not _is_full(partial):
+            raise
+        raise StorageError(
+            f"{target}: cannot be written (the disk is full); make room, or give another path"
+        ) from error
+
+
+def _is_full(partial: Path) -> bool:
+    return shutil.disk_usage(partial.parent).free < FULL_BYTES
 
 
 def write_text(path: Path, content: str) -> None:

@@ -118,7 +118,6 @@ def test_it_often_finds_the_best_of_all_choices_and_else_comes_near():
             assert search.reach_milliseconds(limit)
             search.swing_around(limit)
             shares.append(search.kl / brute_force(searched, limit))
-    assert min(shares) > 0.999
     assert statistics.median(shares) < 1.001
     assert statistics.geometric_mean(shares) < 1.3
 
