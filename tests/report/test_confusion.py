@@ -28,16 +28,16 @@ def test_a_perfect_model_makes_no_mistakes():
 
 
 @pytest.mark.parametrize("classes", [2, 30, 200])
-def test_the_picture_is_readable_and_the_same_each_time(tmp_path, classes):
+def test_the_plot_is_readable_and_the_same_each_time(tmp_path, classes):
     rng = np.random.default_rng(0)
     matrix = rng.integers(0, 3, (classes, classes)) + 20 * np.eye(classes, dtype=np.int64)
     names = tuple(f"class {number}" for number in range(classes))
     for name in ("a.png", "b.png"):
         draw_confusion(tmp_path / name, matrix, names)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size[0] > 300
-        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size[0] > 300
+        assert len(np.unique(np.asarray(image.convert("L")))) > 20
 
 
 def test_a_class_without_images_does_not_divide_by_zero(tmp_path):
