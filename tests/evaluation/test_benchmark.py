@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.circuit.oracle import random_model
 from vitprune import stopwatch
-from vitprune.evaluation.benchmark import Entry, benchmark_machine, benchmark_table, run_benchmark
+from vitprune.evaluation.benchmark import Entry, benchmark_machine, benchmark_table, load_entries, run_benchmark
+from vitprune.model import Preprocessing, SavedModel, save_model
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
 
@@ -53,3 +55,18 @@ def test_the_table_has_a_row_for_each_entry_and_batch_size_and_names_the_machine
     assert {len(row) for row in table.rows} == {len(table.headers)}
     for part in ("5 rounds", "a CPU and a GPU, 2 threads", "PyTorch 2.15"):
         assert part in table.caption
+
+
+def test_a_model_that_is_given_twice_is_timed_twice(tmp_path):
+    model = random_model(1, dtype=torch.float32)
+    saved = SavedModel(model=model, preprocessing=Preprocessing(mean=(0.4,), std=(0.3,)), class_names=("a", "b", "c"))
+    save_model(tmp_path / "a", saved)
+    path = tmp_path / "a"
+    entries = load_entries([path] * 3, CPU, simplify=True, compiled=False, onnx=False, threads=1)
+    names = ["{}", "{}, simplified", "{} (2)", "{}, simplified (2)", "{} (3)", "{}, simplified (3)"]
+    assert [entry.name for entry in entries] == [name.format(path) for name in names]
+    assert list(run_benchmark(entries, [2], warmup=1, rounds=5)) == [entry.name for entry in entries]
+    images = torch.rand(2, 1, 4, 4)
+    for entry in entries:
+        expected = saved.model(saved.preprocessing.normalise(images))
+        torch.testing.assert_close(entry.model(images), expected, rtol=1e-4, atol=1e-5)
