@@ -1,16 +1,41 @@
+import errno
 import math
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
+from tests.circuit.oracle import random_model
+from tests.data.conftest import data_params
+from vitprune.circuit import Ablation, Circuit, Graph
+from vitprune.data.packed import SplitContent, write_packed
+from vitprune.data.raw import write_source
 from vitprune.errors import CheckpointError, StorageError
-from vitprune.storage import atomic_file, atomic_folder, check_targets, partial_path, read_json, sha256_of, write_json
+from vitprune.model import Preprocessing, SavedModel, save_model
+from vitprune.storage import (
+    MARK,
+    atomic_file,
+    atomic_folder,
+    check_targets,
+    partial_path,
+    read_json,
+    remove,
+    sha256_of,
+    write_json,
+)
 
 
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """The names of all files and folders in a folder but our mark."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MARK)
+
+
+def contents_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -90,6 +115,7 @@ def test_a_writer_killed_between_the_two_renames_costs_nothing(tmp_path):
     with pytest.raises(RuntimeError), atomic_folder(target):
         raise RuntimeError
     assert names_in(target) == ["old"]
+    assert names_in(tmp_path) == ["folder"]
 
 
 def test_what_cannot_be_written_is_told_by_its_path(tmp_path):
@@ -102,19 +128,158 @@ def test_what_cannot_be_written_is_told_by_its_path(tmp_path):
         atomic_folder(tmp_path / "a.txt"),
     ):
         pass
-    with pytest.raises(StorageError, match=r"b\.json: cannot be written, because .*a\.txt is no folder"):
+    with pytest.raises(StorageError, match=r"b\.json: cannot be written, because .*a\.txt is not a writable folder"):
         write_json(tmp_path / "a.txt" / "b.json", {})
     assert (tmp_path / "a.txt").read_text() == "mine"
     assert names_in(tmp_path) == ["a.txt", "folder"]
 
 
-def test_a_folder_of_the_users_own_files_is_not_replaced(tmp_path):
-    (tmp_path / "photographs").mkdir()
-    (tmp_path / "photographs" / "cat.jpg").touch()
-    with pytest.raises(StorageError, match=r"photographs: would be replaced as a whole, .*\(cat\.jpg\)"):
-        check_targets(folders=[tmp_path / "photographs"])
-    (tmp_path / "photographs" / "dataset.json").touch()
-    check_targets(folders=[tmp_path / "photographs", tmp_path / "new" / "deeper"])
+def test_every_folder_gets_the_same_mark(tmp_path):
+    for name in ("a", "b"):
+        with atomic_folder(tmp_path / name) as partial:
+            assert list(partial.iterdir()) == []
+    assert (tmp_path / "a" / MARK).read_bytes() == (tmp_path / "b" / MARK).read_bytes() != b""
+
+
+@pytest.mark.parametrize(
+    "own_files",
+    [
+        {"cat.jpg": ""},
+        {"thesis.txt": "", "config.json": "{}"},
+        {"model.safetensors": "", "config.json": '{"model_type": "vit"}'},
+        {"dataset.json": "[]"},
+        {"source.json": '{"files": 3}', "images.zip": ""},
+    ],
+)
+def test_a_folder_of_the_users_own_files_is_not_replaced(tmp_path, own_files):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, content in own_files.items():
+        (folder / name).write_text(content)
+    before = contents_of(tmp_path)
+    with pytest.raises(StorageError, match=r"mine: would be replaced as a whole, but holds files that vitprune"):
+        check_targets(folders=[folder])
+    with pytest.raises(StorageError, match="give another folder, or empty this one"), atomic_folder(folder) as partial:
+        (partial / "new").touch()
+    assert contents_of(tmp_path) == before
+
+
+def test_a_folder_that_is_filled_in_the_meantime_is_not_replaced(tmp_path):
+    with pytest.raises(StorageError, match=r"mine: would be replaced"), atomic_folder(tmp_path / "mine"):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").touch()
+    assert names_in(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_new_empty_and_marked_folders_may_be_written(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with atomic_folder(tmp_path / "ours") as partial:
+        (partial / "anything").touch()
+    check_targets(folders=[tmp_path / "ours", tmp_path / "empty", tmp_path / "new" / "deeper"])
+
+
+def without_marks(folder):
+    """The folder as versions wrote it that knew no marks."""
+    for mark in [*folder.rglob(MARK)]:
+        mark.unlink()
+    return folder
+
+
+def earlier_folder(kind, folder):
+    """Let each writer of this package write its folder, without the mark."""
+    model = random_model(dtype=torch.float32)
+    saved = SavedModel(model=model, preprocessing=Preprocessing(mean=(0.4,), std=(0.3,)), class_names=("a", "b", "c"))
+    graph = Graph.of(model)
+    ablation = Ablation.zero(model)
+    circuit = Circuit(graph=graph, keep_mask=graph.all_edges, ablation=ablation, kl=0.0, method="acdc-edge")
+    images, labels = np.zeros((2, 1, 4, 4), np.uint8), np.arange(2)
+    with atomic_folder(folder) as partial:
+        if kind == "circuit":
+            circuit.write_files(partial)
+        elif kind == "packed":
+            splits = {name: SplitContent(blocks=[images], labels=labels) for name in ("train", "val", "test")}
+            names = ("a", "b")
+            write_packed(partial, splits, class_names=names, class_folders=names, image_size=4, channels=1)
+            (partial / "manifest.csv").touch()
+        elif kind == "raw":
+            (partial / "images.zip").write_bytes(b"abc")
+            write_source(partial, data_params(), ["images.zip"])
+        elif kind == "round":
+            write_json(partial / "round.json", {"key": {}, "figures": {}})
+        if kind in ("circuit", "round"):
+            save_model(partial / "model", saved)
+    if kind == "model":
+        save_model(folder, saved)
+    return without_marks(folder)
+
+
+KINDS = ("model", "circuit", "packed", "raw", "round")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_an_earlier_version_is_replaced_as_long_as_nothing_lies_beside(tmp_path, kind):
+    folder = earlier_folder(kind, tmp_path / "folder")
+    check_targets(folders=[folder])
+    (folder / "thesis.txt").write_text("years of work")
+    before = contents_of(folder)
+    with pytest.raises(StorageError, match="holds files that vitprune did not write"), atomic_folder(folder):
+        pass
+    assert contents_of(folder) == before
+    (folder / "thesis.txt").unlink()
+    with atomic_folder(folder) as partial:
+        (partial / "new").touch()
+    assert names_in(folder) == ["new"]
+
+
+@pytest.mark.parametrize("kind", ["circuit", "round"])
+def test_a_folder_of_an_earlier_version_may_have_nothing_beside_its_model_either(tmp_path, kind):
+    folder = earlier_folder(kind, tmp_path / "folder")
+    (folder / "model" / "thesis.txt").touch()
+    with pytest.raises(StorageError, match="holds files that vitprune did not write"):
+        check_targets(folders=[folder])
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_file_that_cannot_be_read_meanwhile_is_named_and_not_the_target(tmp_path, atomic):
+    with (
+        pytest.raises(StorageError, match=r"images\.zip: cannot be read or written \(No such file") as raised,
+        atomic(tmp_path / "target"),
+    ):
+        (tmp_path / "images.zip").read_bytes()
+    assert "target" not in str(raised.value).replace(str(tmp_path), "")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_an_error_of_no_file_passes_unchanged(tmp_path, atomic):
+    with pytest.raises(ConnectionResetError, match="reset"), atomic(tmp_path / "target"):
+        raise ConnectionResetError(errno.ECONNRESET, "reset by the other side")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_full_disk_and_a_file_of_the_target_itself_are_told_by_the_targets_path(tmp_path, atomic):
+    with pytest.raises(StorageError, match=r"target: cannot be written \(No space left"), atomic(tmp_path / "target"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StorageError, match=r"target: cannot be written"), atomic(tmp_path / "target") as partial:
+        remove(partial)
+        (partial / "weights" / "a").write_bytes(b"")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("failed writing file"), OSError("1000000 requested and 24968 written")])
+def test_a_library_that_fails_on_a_full_disk_is_told_as_such(tmp_path, monkeypatch, error):
+    with pytest.raises(type(error)), atomic_file(tmp_path / "target"):
+        raise error
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(StorageError, match="target: cannot be written"), atomic_file(tmp_path / "target"):
+        raise error
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(StorageError, match=r"a\.txt: cannot be written, because .* is not a writable folder"):
+        check_targets(files=[tmp_path / "a.txt"])
 
 
 def test_json_refuses_what_is_not_a_number(tmp_path):

@@ -1,20 +1,20 @@
 """Every error that vitprune raises on purpose.
 
-All of them mean that the input, not the program, is wrong. A message names the value, the key or file it came from,
-and what to do next; the commands print it as one line and exit with status 1.
+All of them mean that the input is wrong, not the program. A message names the value, the key or file it came from,
+and what to do next. The commands print it as one line and exit with status 1.
 
     VitpruneError
     ├── ConfigError      a parameter is missing, unknown, of the wrong type, or impossible
     ├── DataError        images, archives or packed arrays cannot be used
     │   └── DownloadError    a source cannot be fetched (credentials, network, checksum)
-    ├── StorageError     a file or folder cannot be written
-    ├── CheckpointError  a saved model or circuit is missing, broken, or belongs to something else
-    ├── PretrainedError  a pretrained model cannot be had, or is none that a ViT of ours can be
-    ├── CircuitError     a graph, circuit or search was asked for something it cannot do
-    ├── ExportError      a model cannot be written for another runtime, or such a file cannot be run
-    ├── PruningError     no model as small or as fast as that can be made
+    ├── StorageError     a file or folder cannot be written, or one needed for it cannot be read
+    ├── CheckpointError  a saved model, circuit or result is missing, broken, or belongs to something else
+    ├── PretrainedError  a pretrained model cannot be found, or does not fit our ViT
+    ├── CircuitError     a graph, circuit or search cannot do what it was asked for
+    ├── ExportError      a model cannot be exported, or an exported file cannot be run
+    ├── PruningError     no model meets the target
     ├── TrainingError    training cannot go on (a loss that is not finite, no images)
-    └── MeasurementError a figure was asked for that could not be trusted
+    └── MeasurementError a measurement would not be reliable
 """
 
 
@@ -35,27 +35,27 @@ class DownloadError(DataError):
 
 
 class StorageError(VitpruneError):
-    """A file or folder cannot be written."""
+    """A file or folder cannot be written, or one needed for it cannot be read."""
 
 
 class CheckpointError(VitpruneError):
-    """A saved model or circuit is missing, broken, or belongs to something else."""
+    """A saved model, circuit or result is missing, broken, or belongs to something else."""
 
 
 class PretrainedError(VitpruneError):
-    """A pretrained model cannot be had, or is none that a ViT of ours can be."""
+    """A pretrained model cannot be found, or does not fit our ViT."""
 
 
 class CircuitError(VitpruneError):
-    """A graph, circuit or search was asked for something it cannot do."""
+    """A graph, circuit or search cannot do what it was asked for."""
 
 
 class PruningError(VitpruneError):
-    """No model as small or as fast as that can be made."""
+    """No model meets the target."""
 
 
 class ExportError(VitpruneError):
-    """A model cannot be written for another runtime, or such a file cannot be run."""
+    """A model cannot be exported, or an exported file cannot be run."""
 
 
 class TrainingError(VitpruneError):
@@ -63,4 +63,4 @@ class TrainingError(VitpruneError):
 
 
 class MeasurementError(VitpruneError):
-    """A figure was asked for that could not be trusted."""
+    """A measurement would not be reliable."""

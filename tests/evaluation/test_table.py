@@ -5,20 +5,27 @@ from pathlib import Path
 import pytest
 
 from vitprune.errors import DataError
-from vitprune.evaluation.table import MODELS, model_table
+from vitprune.evaluation.models import MODELS
+from vitprune.evaluation.table import model_table
 from vitprune.report.markdown import fill, to_markdown
 
 
 @pytest.fixture
 def table():
     scores = {
-        name: {"loss": 0.5, "accuracy": 0.975, "parameters": 1234567, "multiply_adds": 2_500_000, "bytes": 900_000}
-        for name in MODELS
+        model.name: {
+            "loss": 0.5,
+            "accuracy": 0.975,
+            "parameters": 1234567,
+            "multiply_adds": 2_500_000,
+            "bytes": 900_000,
+        }
+        for model in MODELS
     }
     scores["circuit"] = {"loss": 0.7, "accuracy": 0.9, "edges": 100, "edges_kept": 7}
     scores |= {"dataset": "digits", "test_images": 500, "seed": 3}
     latency = {"median_ms": 4.0, "speedup": 1.5}
-    timing = {name: {"batch_8": latency, "batch_128": latency} for name in MODELS}
+    timing = {model.name: {"batch_8": latency, "batch_128": latency} for model in MODELS}
     timing["loader"] = {"batch_8": {"median_ms": 0.5}, "batch_128": {"median_ms": 0.7}}
     timing |= {"machine": {"device": "a CPU", "threads": 2, "torch": "2.15"}, "rounds": 50, "dtype": "float32"}
     return model_table(scores, timing)

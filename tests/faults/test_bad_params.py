@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.run_command import Done, assert_one_sentence, run_command
+
 ROOT = Path(__file__).parents[2]
+STAGES = ("download", "clean", "train", "acdc", "finetune", "evaluate")
 
 
 @pytest.fixture
@@ -16,34 +19,32 @@ def project(tmp_path):
     for name in ("data/raw", "data/clean", "models/baseline", "models/pruned"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "earlier").write_text("kept")
-        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / ".made-by-vitprune").touch()
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     return tmp_path
 
 
-def run_stage(project, stage):
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(project)}
-    command = [sys.executable, "-m", f"stages.{stage}"]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-
-
-def assert_one_sentence(done, *parts):
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    for part in parts:
-        assert part in line
-
-
-@pytest.mark.parametrize("stage", ["download", "clean", "train", "acdc", "finetune", "evaluate"])
-def test_every_stage_refuses_an_unknown_parameter(project, stage):
+def set_param(project, section, key, value):
     content = yaml.safe_load((project / "params.yaml").read_text())
-    content["acdc"]["treshold"] = 0.1
+    content[section][key] = value
     (project / "params.yaml").write_text(yaml.safe_dump(content))
-    assert_one_sentence(run_stage(project, stage), "params.yaml", "acdc.treshold is not a known parameter")
-    assert {path.read_text() for path in project.rglob("earlier")} == {"kept"}
-    assert len(list(project.rglob("earlier"))) == 4
+
+
+def test_a_stage_refuses_an_unknown_parameter_in_a_process_of_its_own(project):
+    set_param(project, "acdc", "treshold", 0.1)
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(project)}
+    command = [sys.executable, "-m", "stages.train"]
+    ended = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    done = Done(ended.returncode, ended.stdout, ended.stderr)
+    assert_one_sentence(done, "params.yaml", "acdc.treshold is not a known parameter")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_refuses_an_unknown_parameter_and_keeps_what_was_there(project, stage):
+    set_param(project, "acdc", "treshold", 0.1)
+    done = run_command(stage, folder=project)
+    assert_one_sentence(done, "params.yaml", "acdc.treshold is not a known parameter")
+    assert [path.read_text() for path in project.rglob("earlier")] == ["kept"] * 4
 
 
 @pytest.mark.parametrize(
@@ -59,28 +60,19 @@ def test_every_stage_refuses_an_unknown_parameter(project, stage):
     ],
 )
 def test_an_impossible_value_is_named(project, section, key, value, message):
-    content = yaml.safe_load((project / "params.yaml").read_text())
-    content[section][key] = value
-    (project / "params.yaml").write_text(yaml.safe_dump(content))
-    assert_one_sentence(run_stage(project, "train"), message)
+    set_param(project, section, key, value)
+    assert_one_sentence(run_command("train", folder=project), message)
 
 
 @pytest.mark.parametrize(
     ("stage", "file"),
-    [
-        ("clean", "data/raw"),
-        ("train", "data/clean/dataset.json"),
-        ("acdc", "data/clean/dataset.json"),
-        ("finetune", "data/clean/dataset.json"),
-        ("evaluate", "data/clean/dataset.json"),
-    ],
+    [("clean", "data/raw"), *((stage, "data/clean/dataset.json") for stage in STAGES[2:])],
 )
 def test_a_missing_input_is_named(project, stage, file):
-    assert_one_sentence(run_stage(project, stage), file)
+    assert_one_sentence(run_command(stage, folder=project), file)
 
 
 def test_the_folder_of_an_archive_that_is_not_there_is_named(project):
-    content = yaml.safe_load((project / "params.yaml").read_text())
-    content["data"] |= {"source": "archive", "path": "nowhere.zip"}
-    (project / "params.yaml").write_text(yaml.safe_dump(content))
-    assert_one_sentence(run_stage(project, "download"), "nowhere.zip", "data.path")
+    set_param(project, "data", "source", "archive")
+    set_param(project, "data", "path", "nowhere.zip")
+    assert_one_sentence(run_command("download", folder=project), "nowhere.zip", "data.path")

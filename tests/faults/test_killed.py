@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from vitprune.commands.terminal import report_errors
+
 ROOT = Path(__file__).parents[2]
 
 # DVC starts a stage through the user's shell; some shells stay between the two, as one with a trap does.
@@ -62,7 +64,8 @@ def test_a_stage_stops_when_the_process_that_started_it_is_killed(shell):
         assert not is_running(stage)
 
 
-def test_an_interrupted_command_ends_with_its_usual_status():
-    code = "from vitprune.commands.terminal import report_errors\nwith report_errors():\n    raise KeyboardInterrupt"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+def test_an_interrupted_command_ends_with_its_usual_status(capsys):
+    with pytest.raises(SystemExit) as end, report_errors():
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -55,7 +55,7 @@ def test_preprocessing_scales_bytes_to_zero_mean_and_unit_deviation():
 def test_saving_replaces_the_folder_as_a_whole(folder):
     (folder / "stray").touch()
     save_model(folder, load_model(folder))
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [".made-by-vitprune", "config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize(

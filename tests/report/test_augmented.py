@@ -7,7 +7,7 @@ from vitprune.report.augmented import draw_augmented
 NAMES = ("shirt", "a class with a very long name", "bag")
 
 
-def test_the_picture_is_the_same_each_time_and_shows_the_images(tmp_path):
+def test_the_plot_is_the_same_each_time_and_shows_the_images(tmp_path):
     images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     targets = torch.eye(3)[torch.arange(40) % 3]
     targets[0] = torch.tensor([0.7, 0.3, 0.0])

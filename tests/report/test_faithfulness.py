@@ -14,13 +14,13 @@ EMPTY, HALF, FULL = (
 CURVES = {"found": [EMPTY, HALF, FULL], "eap_ig": [EMPTY, FULL]}
 
 
-def test_the_picture_is_the_same_each_time(tmp_path):
+def test_the_plot_is_the_same_each_time(tmp_path):
     for name in ("a.png", "b.png"):
         draw_faithfulness(tmp_path / name, CURVES, HALF, "acdc-edge")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size[0] > 600
-        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size[0] > 600
+        assert len(np.unique(np.asarray(image.convert("L")))) > 20
 
 
 def test_the_csv_has_a_row_for_each_circuit(tmp_path):

@@ -35,25 +35,22 @@ def evaluate(
     from vitprune.circuit import Circuit
     from vitprune.commands.inputs import load_for, open_params
     from vitprune.data import load_packed
-    from vitprune.evaluation.confusion import most_confused
+    from vitprune.evaluation.models import MODELS
+    from vitprune.evaluation.summary import model_bytes
     from vitprune.evaluation.table import model_table
     from vitprune.model import load_model
     from vitprune.recipes.evaluate import evaluate as measure
-    from vitprune.report.confusion import draw_confusion, write_confusion
+    from vitprune.report.confusion import confusion_matrix, draw_confusion, most_confused, write_confusion
     from vitprune.report.markdown import to_markdown
     from vitprune.storage import check_targets, write_json, write_text
 
     options, device = open_params(params)
     check_targets(files=[metrics, timing, table, confusion, confusion.with_suffix(".csv")])
     packed = load_packed(data)
-    folders = {
-        "baseline": baseline,
-        "baseline_pruned": pruned,
-        "upgraded_baseline": finetuned / "baseline",
-        "upgraded_baseline_pruned": finetuned / "pruned",
-    }
+    names = [model.name for model in MODELS]
+    folders = dict(zip(names, (baseline, pruned, finetuned / "baseline", finetuned / "pruned"), strict=True))
     models = {name: load_for(folder, options, packed, device) for name, folder in folders.items()}
-    sizes = {name: sum(file.stat().st_size for file in folder.iterdir()) for name, folder in folders.items()}
+    sizes = {name: model_bytes(folder) for name, folder in folders.items()}
     found, sorted_model = Circuit.load(circuit, device), load_model(circuit / "model", device)
     done = measure(packed, models, sizes, found, sorted_model, options.evaluate, options.compute, device)
     if done is None:
@@ -61,7 +58,8 @@ def evaluate(
     scores = done.scores | {"dataset": options.data.source}
     write_json(metrics, scores)
     write_json(timing, done.times)
-    draw_confusion(confusion, done.confusion, packed.class_names)
-    write_confusion(confusion.with_suffix(".csv"), most_confused(done.confusion, packed.class_names))
+    matrix = confusion_matrix(done.logits, packed.test.labels)
+    draw_confusion(confusion, matrix, packed.class_names)
+    write_confusion(confusion.with_suffix(".csv"), most_confused(matrix, packed.class_names))
     write_text(table, to_markdown(model_table(scores, done.times)))
     logging.getLogger(__name__).info("wrote %s; vitprune table prints it", table)

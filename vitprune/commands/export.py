@@ -1,4 +1,4 @@
-"""``vitprune export``: a model as a file that other runtimes execute."""
+"""``vitprune export``: write a model as a file that other runtimes execute."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 
 class Format(StrEnum):
-    """What can be written."""
+    """Formats of exported models."""
 
     ONNX = "onnx"
     TORCH_EXPORT = "torch-export"
@@ -18,15 +18,15 @@ def export(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     file_format: Annotated[
-        Format, typer.Option("--format", help="onnx, or torch-export: PyTorch's own.")
+        Format, typer.Option("--format", help="Format of the file; torch-export is PyTorch's own.")
     ] = Format.ONNX,
     simplify: Annotated[
-        bool, typer.Option(help="Fold norms and normalisation into the weights, which changes no answer.")
+        bool, typer.Option(help="Fold norms and normalisation into the weights. The predictions stay the same.")
     ] = True,
 ) -> None:
-    """Write a model, its normalisation included, and check that the file gives the same answers.
+    """Write a model with its normalisation, and check that the file gives the same logits.
 
-    It takes float images from 0 to 1, in batches of any size, and returns logits.
+    The exported model takes float images with values from 0 to 1, in batches of any size, and returns logits.
     """
     import logging
 
@@ -37,4 +37,4 @@ def export(
     check_targets(files=[out])
     saved = load_model(model)
     difference = (export_onnx if file_format is Format.ONNX else export_program)(saved, out, simplify=simplify)
-    logging.getLogger(__name__).info("wrote %s; its logits are PyTorch's but for %.1g of the largest", out, difference)
+    logging.getLogger(__name__).info("wrote %s; its logits are off by at most %.1g of the largest", out, difference)

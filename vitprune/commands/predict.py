@@ -1,4 +1,4 @@
-"""``vitprune predict``: what a model sees on image files."""
+"""``vitprune predict``: classify image files."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 
 class Resize(StrEnum):
-    """How an image that is not square becomes one; as ``clean.resize``."""
+    """How an image becomes square, as in ``clean.resize``."""
 
     CROP = "crop"
     STRETCH = "stretch"
@@ -17,10 +17,12 @@ class Resize(StrEnum):
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="So many classes for each image.")] = 3,
-    csv: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
-    resize: Annotated[Resize, typer.Option(help="The middle square of an image, or all of it.")] = Resize.CROP,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    top: Annotated[int, typer.Option(min=1, help="Number of classes for each image.")] = 3,
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write instead of printing.")] = None,
+    resize: Annotated[
+        Resize, typer.Option(help="Take the middle square of an image, or stretch all of it.")
+    ] = Resize.CROP,
+    device: Annotated[str, typer.Option(help="Device to run on: auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Print the most probable classes of images."""
     import pandas as pd
@@ -28,16 +30,16 @@ def predict(
     from vitprune.commands.terminal import show_table
     from vitprune.data.pictures import find_pictures
     from vitprune.device import pick_device
-    from vitprune.evaluation.answers import answers_of, answers_table
+    from vitprune.evaluation.predictions import predict_files, predictions_table
     from vitprune.model import load_model
     from vitprune.storage import atomic_file, check_targets
 
     check_targets(files=[] if csv is None else [csv])
-    place = pick_device(device)
-    saved = load_model(model, place)
-    answers = answers_of(saved, find_pictures(images), top=top, resize=resize.value, device=place)
+    chosen = pick_device(device)
+    saved = load_model(model, chosen)
+    predictions = predict_files(saved, find_pictures(images), top=top, resize=resize.value, device=chosen)
     if csv is None:
-        show_table(answers_table(answers))
+        show_table(predictions_table(predictions))
     else:
         with atomic_file(csv) as partial:
-            pd.DataFrame(answers).to_csv(partial, index=False)
+            pd.DataFrame(predictions).to_csv(partial, index=False)

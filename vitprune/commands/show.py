@@ -1,4 +1,4 @@
-"""``vitprune show``: what a model consists of, and what was removed."""
+"""``vitprune show``: what is left of a model, layer by layer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,15 @@ def show(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Print the heads and neurons of each layer, parameters and multiply-adds."""
+    """Print the heads and neurons of each layer, and the size of the model."""
     import json
 
     from vitprune.commands.terminal import console, show_table
-    from vitprune.evaluation.anatomy import anatomy, anatomy_table
+    from vitprune.evaluation.summary import summarise, summary_table
     from vitprune.model import load_model
 
-    found = anatomy(load_model(model), sum(file.stat().st_size for file in model.iterdir()))
+    summary = summarise(load_model(model), model)
     if as_json:
-        console.print_json(json.dumps(found))
+        console.print_json(json.dumps(summary))
     else:
-        show_table(anatomy_table(found))
+        show_table(summary_table(summary))

@@ -1,4 +1,4 @@
-"""``vitprune table``: the figures of the last evaluation, for reading and for the README."""
+"""``vitprune table``: the table of models from the last evaluation, on the terminal or in a Markdown file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,8 @@ def table(
     metrics: MetricsFile = Path("metrics/evaluate.json"),
     timing: TimingFile = Path("metrics/timing.json"),
     fill: Annotated[
-        Path | None, typer.Option(help="Markdown file to put the table into, between its results marks.")
+        Path | None,
+        typer.Option(help="Markdown file to put the table into, between its results marks."),
     ] = None,
 ) -> None:
     """Print the table of models, or put it into a Markdown file."""

@@ -1,1 +1,1 @@
-"""What models are worth: accuracy, cost and time."""
+"""What models are worth: scores, cost and inference time."""

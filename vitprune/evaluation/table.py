@@ -5,21 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-MODELS = {
-    "baseline": "baseline",
-    "baseline_pruned": "baseline, pruned",
-    "upgraded_baseline": "upgraded baseline",
-    "upgraded_baseline_pruned": "upgraded baseline, pruned",
-}
-"""Names in the metrics files, and how a table calls them; the first is what the others are compared with."""
-
-CIRCUIT = "circuit"
-"""The exact circuit, run with masks: it has scores, but no size or speed of its own."""
+from vitprune.evaluation.models import BASELINE, CIRCUIT, MODELS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Headers and rows of text, and the sentence that says how the figures came about."""
+    """Headers and rows of text, and a caption that says how the figures were taken."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -27,24 +18,17 @@ class Table:
 
 
 def model_table(scores: dict[str, Any], timing: dict[str, Any]) -> Table:
-    """The table of ``metrics/evaluate.json`` and ``metrics/timing.json``."""
-    batch_sizes = sorted(int(key.removeprefix("batch_")) for key in timing["baseline"])
-    with_top5 = "top5" in scores["baseline"]
-    headers = [
-        "model",
-        "test loss",
-        "accuracy",
-        *(["top-5"] if with_top5 else []),
-        "parameters",
-        "multiply-adds",
-        "size",
-    ]
+    """The table of ``metrics/evaluate.json`` and ``metrics/timing.json``: a row for each model and for the circuit."""
+    batch_sizes = sorted(int(key.removeprefix("batch_")) for key in timing[BASELINE.name])
+    with_top5 = "top5" in scores[BASELINE.name]
+    headers = ["model", "test loss", "accuracy", *(["top-5"] if with_top5 else [])]
+    headers += ["parameters", "multiply-adds", "size"]
     headers += [f"time, batch {size}" for size in batch_sizes] + [f"speed-up, batch {size}" for size in batch_sizes]
     rows = []
-    for name, title in MODELS.items():
-        mine, times = scores[name], [timing[name][f"batch_{size}"] for size in batch_sizes]
-        row = [title, *_score_cells(mine, with_top5), f"{mine['parameters']:,}", f"{mine['multiply_adds'] / 1e6:.2f} M"]
-        row += [f"{mine['bytes'] / 1e6:.2f} MB"]
+    for model in MODELS:
+        mine, times = scores[model.name], [timing[model.name][f"batch_{size}"] for size in batch_sizes]
+        row = [model.label, *_score_cells(mine, with_top5)]
+        row += [f"{mine['parameters']:,}", f"{mine['multiply_adds'] / 1e6:.2f} M", f"{mine['bytes'] / 1e6:.2f} MB"]
         row += [f"{latency['median_ms']:.2f} ms" for latency in times]
         row += [f"{latency['speedup']:.2f}×" for latency in times]
         rows.append(tuple(row))
@@ -54,16 +38,18 @@ def model_table(scores: dict[str, Any], timing: dict[str, Any]) -> Table:
     loading = [f"{timing['loader'][f'batch_{size}']['median_ms']:.2f} ms" for size in batch_sizes]
     speedups = ["–"] * len(batch_sizes)
     rows.append(("fetching the batch", *["–"] * (len(headers) - 1 - 2 * len(batch_sizes)), *loading, *speedups))
-    machine = timing["machine"]
-    images = scores["test_images"]
-    caption = (
+    return Table(headers=tuple(headers), rows=tuple(rows), caption=_caption(scores, timing))
+
+
+def _caption(scores: dict[str, Any], timing: dict[str, Any]) -> str:
+    machine, images = timing["machine"], scores["test_images"]
+    return (
         f"{scores['dataset']}: {images:,} test images (one is {100 / images:.2f} points), seed {scores['seed']}. "
         f"Time: median of {timing['rounds']} interleaved forward passes in {timing['dtype']} on {machine['device']}, "
-        f"{machine['threads']} threads, PyTorch {machine['torch']}, eager, input preloaded; "
-        "speed-up: median of the ratios to the baseline, round by round; fetching and normalising a batch is apart. "
-        "Upgraded: fine-tuned for the same epochs as the pruned model."
+        f"{machine['threads']} threads, PyTorch {machine['torch']}, eager, input preloaded. "
+        "Speed-up: median over the rounds of the ratio to the baseline. Fetching and normalising a batch has a row of "
+        "its own. Upgraded: fine-tuned for as many epochs as the pruned model."
     )
-    return Table(headers=tuple(headers), rows=tuple(rows), caption=caption)
 
 
 def _score_cells(scores: dict[str, Any], with_top5: bool) -> list[str]:

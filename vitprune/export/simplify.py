@@ -1,8 +1,8 @@
-"""Exact simplifications of any model, pruned or not: arithmetic that the weights can do beforehand.
+"""Exact simplifications of a model, pruned or not: arithmetic that can be done once, in the weights.
 
-The scale and shift of each layer norm go into the linear map that reads it, and the normalisation of the images into
-the patch embedding. In real numbers the function stays the same; the model can be run, but no longer be trained or
-saved as one of ours.
+The scale and shift of each layer norm move into the linear map that reads it, and the normalisation of the images
+moves into the patch embedding. The function stays the same but for rounding. The result can be run, but no longer be
+trained or saved as a model of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vitprune.model.embedding import ConvPatches, LinearPatches, ShiftedPatches
 def simplified(saved: SavedModel) -> SavedModel:
     """A copy of ``saved`` that computes the same with fewer operations.
 
-    A shifted patch embedding keeps the normalisation: the zeros that it moves in are those of normalised images.
+    With a shifted patch embedding the normalisation stays: the zeros that it shifts in are zeros of normalised images.
     """
     model = copy.deepcopy(saved.model)
     for block in model.blocks:
@@ -41,13 +41,13 @@ def simplified(saved: SavedModel) -> SavedModel:
 
 
 def _plain(norm: nn.LayerNorm, reader: nn.Linear) -> nn.LayerNorm:
-    """The norm without scale and shift, which ``reader`` gets."""
+    """The norm without scale and shift, which move into ``reader``."""
     _scale_input(reader, norm.weight, norm.bias)
     return nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
 
 
 def _scale_input(linear: nn.Linear, scale: Tensor, shift: Tensor) -> None:
-    """Make ``linear(x)`` what ``linear(scale · x + shift)`` was."""
+    """Make ``linear(x)`` compute what ``linear(scale · x + shift)`` computed before."""
     linear.bias.add_(linear.weight @ shift)
     linear.weight.mul_(scale)
 
@@ -55,8 +55,8 @@ def _scale_input(linear: nn.Linear, scale: Tensor, shift: Tensor) -> None:
 def _take_normalisation(patches: LinearPatches | ConvPatches, preprocessing: Preprocessing) -> None:
     mean, std = (patches.weight.new_tensor(values) for values in (preprocessing.mean, preprocessing.std))
     if isinstance(patches, LinearPatches):
-        # A patch's values come channel by channel within each pixel.
-        mean, std = (repeat(each, "c -> (pixels c)", pixels=patches.patch_size**2) for each in (mean, std))
+        # Within a patch, the channels of each pixel stand together.
+        mean, std = (repeat(values, "c -> (pixels c)", pixels=patches.patch_size**2) for values in (mean, std))
         _scale_input(patches, 1 / std, -mean / std)
         return
     assert patches.bias is not None

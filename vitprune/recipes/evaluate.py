@@ -5,32 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vitprune.circuit import Circuit
 from vitprune.data.packed import PackedData
-from vitprune.device import ComputeOptions, describe_machine, set_threads
+from vitprune.device import ComputeOptions, set_threads
 from vitprune.distributed import world
-from vitprune.evaluation.confusion import confusion_matrix
-from vitprune.evaluation.cost import multiply_adds, num_parameters
+from vitprune.evaluation.models import CIRCUIT, UPGRADED_BASELINE_PRUNED
 from vitprune.evaluation.options import EvaluateOptions
-from vitprune.evaluation.table import CIRCUIT
-from vitprune.evaluation.timing import time_loading, time_models
+from vitprune.evaluation.summary import model_metrics
+from vitprune.evaluation.timing import time_pipeline
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
-from vitprune.model.score import Score, score
+from vitprune.model.score import score
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores and costs by model, latency by model, and the confusion matrix of the pruned and fine-tuned model."""
+    """Scores and costs by model, latency by model, and the logits ``(N, classes)`` of the pruned, fine-tuned model."""
 
     scores: dict[str, Any]
     times: dict[str, Any]
-    confusion: NDArray[np.int64]
+    logits: Tensor
 
 
 def evaluate(
@@ -60,7 +57,7 @@ def evaluate(
     # The other ranks are done: models are timed with all threads.
     set_threads(compute.threads)
     scores: dict[str, Any] = {
-        name: describe(saved, sizes[name], score(logits[name], test.labels)) for name, saved in models.items()
+        name: model_metrics(saved, sizes[name], score(logits[name], test.labels)) for name, saved in models.items()
     }
     scores[CIRCUIT] = score(masked_logits, test.labels).as_metrics() | {
         "edges": len(circuit.graph.edges),
@@ -70,43 +67,6 @@ def evaluate(
     scores |= {"test_images": len(test), "seed": compute.seed}
     return Evaluation(
         scores=scores,
-        times=time_all(models, packed, options, device),
-        confusion=confusion_matrix(logits["upgraded_baseline_pruned"], test.labels),
+        times=time_pipeline(models, packed, options, device),
+        logits=logits[UPGRADED_BASELINE_PRUNED.name],
     )
-
-
-def describe(saved: SavedModel, size: int, test_score: Score) -> dict[str, float]:
-    """Scores on the test images, and what the model costs on disk and in arithmetic, as metrics."""
-    return test_score.as_metrics() | {
-        "parameters": num_parameters(saved.model),
-        "multiply_adds": multiply_adds(saved.model.config),
-        "bytes": size,
-    }
-
-
-def time_all(
-    saved: dict[str, SavedModel], packed: PackedData, options: EvaluateOptions, device: torch.device
-) -> dict[str, Any]:
-    """Latency of every model at every batch size, of fetching one batch, and what the figures were taken on."""
-    timing: dict[str, Any] = {name: {} for name in saved}
-    models = {name: model.model for name, model in saved.items()}
-    preprocessing = next(iter(saved.values())).preprocessing
-    loading = {}
-    for batch_size in options.timing_batch_sizes:
-        # Small test splits are repeated: the values do not matter to the time, the shape does.
-        rows = np.arange(batch_size) % len(packed.test)
-
-        def load(rows: np.ndarray = rows) -> Tensor:
-            return preprocessing(torch.from_numpy(packed.test.images[rows]).to(device))
-
-        repetitions = {"warmup": options.timing_warmup, "rounds": options.timing_rounds}
-        for name, latency in time_models(models, load(), **repetitions).items():
-            timing[name][f"batch_{batch_size}"] = latency.as_metrics(batch_size)
-        loading[f"batch_{batch_size}"] = {"median_ms": round(time_loading(load, **repetitions), 4)}
-    return timing | {
-        "loader": loading,
-        "machine": describe_machine(device),
-        "dtype": "float32",
-        "rounds": options.timing_rounds,
-        "warmup": options.timing_warmup,
-    }

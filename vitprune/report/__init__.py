@@ -1,1 +1,1 @@
-"""Pictures and tables for people."""
+"""Plots and tables for people."""

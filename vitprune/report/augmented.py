@@ -1,4 +1,4 @@
-"""A grid of training images as the model sees them: augmented, mixed, with what is to be answered.
+"""A grid of training images as the model sees them, augmented and mixed, with their labels.
 
 Legend of dimensions:
     b  images    c  channels
@@ -22,7 +22,7 @@ NAME_LENGTH = 14
 def draw_augmented(path: Path, images: Tensor, targets: Tensor, class_names: tuple[str, ...]) -> None:
     """Write a PNG of the first images ``(b, c, height, width)``, values from 0 to 1, with ``targets (b, classes)``.
 
-    The file appears atomically, and equal input gives equal bytes.
+    Equal input gives equal bytes.
     """
     figure = Figure(figsize=(1.5 * COLUMNS, 1.85 * ROWS), dpi=DOTS_PER_INCH, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -36,16 +36,16 @@ def draw_augmented(path: Path, images: Tensor, targets: Tensor, class_names: tup
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
     with atomic_file(path) as partial:
-        # Without the name of the library's version, equal pictures are equal bytes.
+        # Without the library's version, equal images are equal bytes.
         canvas.print_png(partial, metadata={"Software": None})
 
 
 def _label(target: Tensor, class_names: tuple[str, ...]) -> str:
-    """The classes of an image with their shares, the larger one first; a pure image has its class alone."""
+    """The two largest classes of an image with their shares, or its class alone if the image is not mixed."""
     shares, classes = target.topk(min(2, len(target)))
     names = [class_names[c] for c in classes.tolist()]
     names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in names]
-    # Less than half a percent is not seen.
+    # A share below half a percent cannot be seen.
     if len(names) == 1 or shares[1] < 0.005:
         return names[0]
     return "\n".join(f"{name} {100 * share:.0f} %" for name, share in zip(names, shares.tolist(), strict=True))

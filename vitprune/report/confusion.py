@@ -1,20 +1,57 @@
-"""Which classes are taken for which: a picture of the confusion matrix, and its commonest mistakes as CSV."""
+"""Which classes a model mistakes for which: the confusion matrix, its plot, and its commonest mistakes as CSV."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from sklearn import metrics
+from torch import Tensor
 
-from vitprune.evaluation.confusion import Confusion
 from vitprune.storage import atomic_file
 
 MAX_NAMED_CLASSES = 40
-"""With more classes, their names would run into each other and only positions are labelled."""
+"""With more classes, their names would run into each other and are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """``count`` images of class ``actual`` were predicted as ``predicted``, which is ``share`` of that class."""
+
+    actual: str
+    predicted: str
+    count: int
+    share: float
+
+
+def confusion_matrix(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of images of each true class (row) that were predicted as each class (column), ``(classes, classes)``.
+
+    ``logits`` are ``(images, classes)``, ``labels`` are ``(images,)``.
+    """
+    predicted = logits.argmax(dim=1).cpu().numpy()
+    return metrics.confusion_matrix(labels, predicted, labels=range(logits.shape[1]))
+
+
+def most_confused(matrix: NDArray[np.int64], class_names: tuple[str, ...], limit: int = 20) -> list[Confusion]:
+    """The commonest mistakes, most images first; ties in the order of the classes."""
+    mistakes = matrix.copy()
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
+    return [
+        Confusion(
+            actual=class_names[actual],
+            predicted=class_names[predicted],
+            count=int(mistakes[actual, predicted]),
+            share=int(mistakes[actual, predicted]) / int(matrix[actual].sum()),
+        )
+        for actual, predicted in zip(*np.unravel_index(order, mistakes.shape), strict=True)
+        if mistakes[actual, predicted]
+    ]
 
 
 def draw_confusion(path: Path, matrix: NDArray[np.int64], class_names: tuple[str, ...]) -> None:
@@ -40,7 +77,7 @@ def draw_confusion(path: Path, matrix: NDArray[np.int64], class_names: tuple[str
 
 
 def write_confusion(path: Path, pairs: list[Confusion]) -> None:
-    """Write the commonest mistakes, one row each, most images first."""
+    """Write the commonest mistakes as CSV, one row each, most images first."""
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([column.name for column in fields(Confusion)])

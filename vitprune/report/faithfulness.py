@@ -1,4 +1,4 @@
-"""How much circuits of many sizes recover of the full model, method by method: a picture, and the figures as CSV."""
+"""How much of the full model circuits of many sizes recover, for each method, as a plot and as CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitprune.circuit.faithfulness import Faithfulness
 from vitprune.storage import atomic_file
 
 Curves = Mapping[str, Sequence[Faithfulness]]
-"""For each method circuits of rising size."""
+"""For each method, circuits of rising size."""
 
 
 def write_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method: str) -> None:
@@ -38,13 +38,13 @@ def draw_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method:
         accuracy.plot(shares, [point.accuracy for point in curve], **style)
     for axes, value in ((recovered, circuit.recovered), (accuracy, circuit.accuracy)):
         axes.plot([circuit.edges / edges], [value], marker="*", markersize=13, color="black", linestyle="none")
-        # Most of what happens, happens among the first edges.
+        # The curves change most among the first edges.
         axes.set_xscale("symlog", linthresh=0.01, linscale=0.5)
         axes.set_xticks([0, 0.01, 0.1, 1])
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel(f"edges kept, of {edges:,}")
         axes.grid(alpha=0.3)
-    # Circuits can be far worse than none at all: the worst are out of the picture.
+    # Circuits can be far worse than none at all. The worst would squeeze the rest of the plot and are cut off.
     recovered.set_ylim(max(-0.55, recovered.get_ylim()[0]), 1.05)
     recovered.set(ylabel="recovered share of the KL", title="Faithfulness")
     accuracy.set(ylabel="accuracy", title="Accuracy")

@@ -1,4 +1,4 @@
-"""A picture of how large the gradients of each layer are, epoch by epoch."""
+"""A plot of the size of the gradients of each layer, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vitprune.training.gradients import LayerGradient
 
 DOTS_PER_INCH = 120
 SMALLEST = 1e-12
-"""Gradients below this are drawn at it: a logarithmic axis has no zero."""
+"""Smaller gradients are drawn here, because a logarithmic axis has no zero."""
 
 
 def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> None:
     """Write a PNG: mean absolute gradient (log scale) over the layers from input to output, one line per epoch.
 
-    The file appears atomically, and equal input gives equal bytes. Raises ValueError if there is nothing to draw.
+    Equal input gives equal bytes. Raises ValueError if there is nothing to draw.
     """
     if not gradient_flow:
         raise ValueError("no gradients to draw: gradient_flow is empty")
@@ -31,12 +31,12 @@ def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> No
     epochs = sorted({gradient.epoch for gradient in gradient_flow})
     sizes = {(gradient.epoch, gradient.layer): gradient.mean_abs for gradient in gradient_flow}
 
-    # A figure of its own, not pyplot's: nothing global changes, and no display is needed.
+    # Not pyplot's figure: this one changes nothing global and needs no display.
     figure = Figure(figsize=(min(max(7.0, 2.2 + 0.3 * len(layers)), 16.0), 4.6), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = colormaps["viridis"]
-    # A single epoch would make the colour bar's range empty.
+    # With a single epoch, the colour bar would have an empty range.
     scale = Normalize(vmin=epochs[0], vmax=max(epochs[-1], epochs[0] + 1))
     for epoch in epochs:
         heights = [max(sizes.get((epoch, layer), 0.0), SMALLEST) for layer in layers]
@@ -44,9 +44,9 @@ def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> No
     axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_xlim(-0.4, len(layers) - 0.6)
-    for place, (layer, before) in enumerate(zip(layers[1:], layers[:-1], strict=True), start=1):
+    for position, (layer, before) in enumerate(zip(layers[1:], layers[:-1], strict=True), start=1):
         if _block(layer) != _block(before):
-            axes.axvline(place - 0.5, color="0.85", linewidth=0.8, zorder=0)
+            axes.axvline(position - 0.5, color="0.85", linewidth=0.8, zorder=0)
     axes.set_xlabel("weight matrix, from input to output (a: attention, m: MLP, number: layer)")
     axes.set_ylabel("mean |gradient| before clipping")
     axes.set_title("Gradient flow")
@@ -55,7 +55,7 @@ def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> No
     bar = figure.colorbar(ScalarMappable(norm=scale, cmap=colours), ax=axes, pad=0.02, label="epoch")
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     with atomic_file(path) as partial:
-        # Without the name of the library's version, equal pictures are equal bytes.
+        # Without the library's version, equal images are equal bytes.
         canvas.print_png(partial, metadata={"Software": None})
 
 

@@ -1,51 +1,135 @@
-"""Accuracy against latency, as a picture and as CSV."""
+"""Accuracy against latency over several experiments: which of them no other beats in both, as a plot and as CSV."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from vitprune.evaluation.pareto import Experiment, pareto_front
+from vitprune.errors import CheckpointError
+from vitprune.evaluation.models import UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
 from vitprune.storage import atomic_file
+
+KNOBS = ("prune.target_speedup", "prune.target_kl", "acdc.tau", "acdc.method", "finetune.epochs", "compute.seed")
+"""Params that name an experiment, where they differ between experiments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The pruned model of one experiment, and the unpruned model that was trained for as long.
+
+    ``accuracy`` is that on the test images, ``speedup`` is relative to the baseline timed beside it.
+    """
+
+    name: str
+    accuracy: float
+    speedup: float
+    control_accuracy: float
+
+
+def read_experiments(path: Path, batch_size: int) -> list[Experiment]:
+    """The finished experiments in a table that ``dvc exp show --csv`` wrote, without duplicates.
+
+    Raises CheckpointError if the file is not such a table, or no experiment in it was timed at ``batch_size``.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: not readable as CSV ({reason}); write it with: dvc exp show --csv > {path}"
+        ) from None
+    wanted = {
+        "accuracy": f"{UPGRADED_BASELINE_PRUNED.name}.accuracy",
+        "control_accuracy": f"{UPGRADED_BASELINE.name}.accuracy",
+        "speedup": f"{UPGRADED_BASELINE_PRUNED.name}.batch_{batch_size}.speedup",
+    }
+    columns = {name: column for name, key in wanted.items() if (column := _column(table, key)) is not None}
+    if missing := [key for name, key in wanted.items() if name not in columns]:
+        raise CheckpointError(
+            f"{path}: has no column {missing[0]}; write it with dvc exp show --csv after dvc repro, and choose a batch "
+            "size of evaluate.timing_batch_sizes"
+        )
+    # An experiment that is not finished, or that failed, has no numbers there.
+    for column in columns.values():
+        table[column] = pd.to_numeric(table[column], errors="coerce")
+    finished = table.dropna(subset=list(columns.values()))
+    knobs = [knob for knob in KNOBS if knob in finished and finished[knob].nunique(dropna=False) > 1]
+    experiments = [
+        Experiment(name=_name(row, knobs, number), **{name: float(row[column]) for name, column in columns.items()})
+        for number, (_, row) in enumerate(finished.iterrows(), start=1)
+    ]
+    # The workspace is usually one of the experiments, too.
+    return list(dict.fromkeys(experiments))
+
+
+def pareto_front(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Those that no other beats in speed and accuracy, from slow to fast."""
+    front: list[Experiment] = []
+    for experiment in sorted(experiments, key=lambda experiment: (-experiment.speedup, -experiment.accuracy)):
+        if not front or experiment.accuracy > front[-1].accuracy:
+            front.append(experiment)
+    return front[::-1]
 
 
 def write_pareto(path: Path, experiments: Sequence[Experiment]) -> None:
     """Write one row for each experiment, and whether it is on the front."""
-    front = pareto_front(list(experiments))
+    front = pareto_front(experiments)
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["experiment", "speedup", "accuracy", "unpruned_accuracy", "is_on_front"])
-        for each in sorted(experiments, key=lambda each: each.speedup):
-            writer.writerow([each.name, each.speedup, each.accuracy, each.control_accuracy, each in front])
+        for experiment in sorted(experiments, key=lambda experiment: experiment.speedup):
+            figures = [experiment.speedup, experiment.accuracy, experiment.control_accuracy]
+            writer.writerow([experiment.name, *figures, experiment in front])
 
 
 def draw_pareto(path: Path, experiments: Sequence[Experiment], batch_size: int) -> None:
     """Draw the experiments, their front, and the unpruned models that were trained for as long, as a PNG."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    controls = sorted({each.control_accuracy for each in experiments})
+    controls = sorted({experiment.control_accuracy for experiment in experiments})
     axes.plot([1] * len(controls), controls, "s", color="black", label="baseline, trained for as long")
-    axes.plot([1 / each.speedup for each in experiments], [each.accuracy for each in experiments], "o", label="pruned")
-    front = pareto_front(list(experiments))
-    axes.plot([1 / each.speedup for each in front], [each.accuracy for each in front], linewidth=1, color="C0")
-    for each in experiments:
+    axes.plot(*_points(experiments), "o", label="pruned")
+    axes.plot(*_points(pareto_front(experiments)), linewidth=1, color="C0")
+    for experiment in experiments:
         axes.annotate(
-            f"{each.name}\n{each.speedup:.2f}×",
-            (1 / each.speedup, each.accuracy),
+            f"{experiment.name}\n{experiment.speedup:.2f}×",
+            (1 / experiment.speedup, experiment.accuracy),
             textcoords="offset points",
             xytext=(6, -4),
             va="top",
             fontsize=8,
         )
-    axes.set_xlim(0, 1.1)
+    axes.set_xlim(left=0)
     axes.margins(y=0.2)
-    axes.set(xlabel=f"time of a batch of {batch_size}, against the baseline's beside it", ylabel="test accuracy")
+    axes.set(xlabel=f"time of a batch of {batch_size}, relative to the baseline", ylabel="test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     with atomic_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+
+
+def _points(experiments: Sequence[Experiment]) -> tuple[list[float], list[float]]:
+    return [1 / experiment.speedup for experiment in experiments], [experiment.accuracy for experiment in experiments]
+
+
+def _column(table: pd.DataFrame, key: str) -> str | None:
+    """The column of a metric or param. DVC puts the file before a name that stands in several files."""
+    return next((column for column in map(str, table) if column == key or column.endswith(f":{key}")), None)
+
+
+def _name(row: pd.Series, knobs: list[str], number: int) -> str:
+    """The params in which an experiment differs, or else what DVC calls it, or else its number in the table."""
+    settings = [
+        f"{knob.partition('.')[2]}={value if isinstance(value, str) else f'{value:g}'}"
+        for knob in knobs
+        if pd.notna(value := row[knob])
+    ]
+    names = [str(row[column]) for column in ("Experiment", "rev") if column in row and pd.notna(row[column])]
+    return ", ".join(settings) or next(iter(names), f"experiment {number}")

@@ -31,7 +31,8 @@ def packed_names(raw: Path) -> list[str]:
 def test_a_folder_becomes_one_tar_and_then_packed_data(images: Path, tmp_path: Path, params_file) -> None:
     path = params_file(source="folder", path=str(images))
     download(path, tmp_path / "raw")
-    assert sorted(file.name for file in (tmp_path / "raw").iterdir()) == ["images.tar", "source.json"]
+    written = sorted(file.name for file in (tmp_path / "raw").iterdir())
+    assert written == [".made-by-vitprune", "images.tar", "source.json"]
     names = packed_names(tmp_path / "raw")
     assert names == sorted(names)
     assert {"cats", "dogs", "empty", "cats/00.png"} <= set(names)

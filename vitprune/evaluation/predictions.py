@@ -1,4 +1,4 @@
-"""A model's answers for image files."""
+"""The most probable classes of image files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vitprune.model.predict import BATCH_SIZE, predict
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One of the most probable classes of an image; rank 1 is the most probable."""
+class Prediction:
+    """One of the most probable classes of an image file; rank 1 is the most probable."""
 
     path: str
     rank: int
@@ -27,37 +27,38 @@ class Answer:
     probability: float
 
 
-def answers_of(
+def predict_files(
     saved: SavedModel,
     paths: Sequence[Path],
     *,
     top: int,
     resize: Literal["crop", "stretch"],
     device: torch.device,
-) -> list[Answer]:
-    """The ``top`` classes of every image file, most probable first; files are read as they are needed.
+) -> list[Prediction]:
+    """The ``top`` classes of every image file, most probable first. Files are read batch by batch.
 
-    Raises DataError for the first file that is no image.
+    Raises DataError for the first file that is not an image.
     """
     config = saved.model.config
     channels = cast(Literal[1, 3], config.in_channels)
-    answers = []
+    predictions = []
     for start in range(0, len(paths), BATCH_SIZE):
         files = paths[start : start + BATCH_SIZE]
         pixels = np.stack([read_picture(file, config.image_size, channels, resize) for file in files])
         probabilities = predict(saved.model, pixels, saved.preprocessing, device=device).softmax(dim=1).cpu()
         best = probabilities.topk(min(top, len(saved.class_names)), dim=1)
         for file, values, classes in zip(files, best.values.tolist(), best.indices.tolist(), strict=True):
-            answers += [
-                Answer(str(file), rank, saved.class_names[index], value)
+            predictions += [
+                Prediction(str(file), rank, saved.class_names[index], value)
                 for rank, (value, index) in enumerate(zip(values, classes, strict=True), 1)
             ]
-    return answers
+    return predictions
 
 
-def answers_table(answers: Sequence[Answer]) -> Table:
-    """A row for each image."""
+def predictions_table(predictions: Sequence[Prediction]) -> Table:
+    """A row for each image, with its classes and their probabilities."""
     rows = []
-    for path, group in groupby(answers, key=lambda answer: answer.path):
-        rows.append((path, ", ".join(f"{answer.class_name} {100 * answer.probability:.1f} %" for answer in group)))
+    for path, group in groupby(predictions, key=lambda prediction: prediction.path):
+        cells = [f"{prediction.class_name} {100 * prediction.probability:.1f} %" for prediction in group]
+        rows.append((path, ", ".join(cells)))
     return Table(headers=("image", "most probable"), rows=tuple(rows), caption="")
