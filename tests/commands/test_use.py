@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.circuit.oracle import random_model
-from vitprune.data.decode import decode, to_square
+from vitprune.data.cleaning.images import decode, to_square
 from vitprune.model import Preprocessing, SavedModel, load_model, save_model
 
 CLASSES = ("ankle boot", "bag", "coat")

@@ -26,7 +26,7 @@ def predict(
     import pandas as pd
 
     from vitprune.commands.terminal import show_table
-    from vitprune.data.pictures import find_pictures
+    from vitprune.data.cleaning.images import find_images
     from vitprune.device import pick_device
     from vitprune.evaluation.answers import answers_of, answers_table
     from vitprune.model import load_model
@@ -35,7 +35,7 @@ def predict(
     check_targets(files=[] if csv is None else [csv])
     place = pick_device(device)
     saved = load_model(model, place)
-    answers = answers_of(saved, find_pictures(images), top=top, resize=resize.value, device=place)
+    answers = answers_of(saved, find_images(images), top=top, resize=resize.value, device=place)
     if csv is None:
         show_table(answers_table(answers))
     else:
