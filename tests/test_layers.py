@@ -14,6 +14,7 @@ LAYERS = [
     {"training", "pruning", "export"},
     {"evaluation"},
     {"report"},
+    {"recipes"},
     {"config"},
     {"commands"},
     {"cli", "stages"},

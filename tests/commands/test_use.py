@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.circuit.oracle import random_model
 from tests.run_command import assert_one_sentence, run_command
-from vitprune.data.decode import decode, to_square
+from vitprune.data.cleaning.images import decode, to_square
 from vitprune.model import Preprocessing, SavedModel, load_model, save_model
 
 CLASSES = ("ankle boot", "bag", "coat")

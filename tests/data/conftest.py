@@ -1,8 +1,10 @@
-"""Real images and archives, made small."""
+"""Small real images and archives."""
 
 from __future__ import annotations
 
+import gzip
 import io
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,13 +16,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from vitprune.data.cleaning.clean import clean
+from vitprune.data.download.fetch import fetch
 from vitprune.data.options import CleanOptions, DataOptions
-
-MakeImage = Callable[..., bytes]
+from vitprune.data.packed import PackedData, load_packed
+from vitprune.storage import atomic_folder, write_json
 
 
 def image_bytes(seed: int, *, size: tuple[int, int] = (10, 10), mode: str = "RGB", format: str = "PNG") -> bytes:
-    """An image file whose pixels follow from the seed."""
+    """An image file whose pixels depend on the seed."""
     rng = np.random.default_rng(seed)
     width, height = size
     image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
@@ -87,16 +91,57 @@ def clean_params(**changes: Any) -> CleanOptions:
     return CleanOptions(**(values | changes))
 
 
+def fetch_raw(out: Path, **data: Any) -> DataOptions:
+    """Fetch a source as the download command does, into a folder that appears whole or not at all."""
+    options = data_params(**data)
+    with atomic_folder(out) as partial:
+        fetch(options, partial, lambda done, total: None)
+    return options
+
+
+def clean_raw(folder: Path, data: DataOptions, **changes: Any) -> PackedData:
+    """Clean ``folder/raw`` into ``folder/clean`` as the clean command does, with the counts in ``clean.json``."""
+    counts = clean(folder / "raw", folder / "clean", data, clean_params(**changes), lambda done, total: None)
+    write_json(folder / "clean.json", counts)
+    return load_packed(folder / "clean")
+
+
+def write_idx(path: Path, values: np.ndarray, *, kind: int = 8) -> Path:
+    """A gzipped idx file, the format of Fashion-MNIST; kind 8 is uint8."""
+    header = struct.pack(f">HBB{values.ndim}I", 0, kind, values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
+    return path
+
+
+@pytest.fixture(scope="session")
+def project_params() -> dict[str, Any]:
+    """The content of the project's own params.yaml."""
+    return yaml.safe_load(Path("params.yaml").read_text("utf-8"))
+
+
 @pytest.fixture
-def params_file(tmp_path: Path) -> Callable[..., Path]:
+def params_file(tmp_path: Path, project_params: dict[str, Any]) -> Callable[..., Path]:
     """Write the project's own params.yaml with other values in its ``data`` and ``clean`` sections."""
 
     def write(*, clean: Mapping[str, Any] | None = None, **data: Any) -> Path:
-        content = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
-        content["data"] |= {"image_size": 8, "channels": 3} | data
-        content["clean"] |= clean or {}
+        content = project_params | {
+            "data": project_params["data"] | {"image_size": 8, "channels": 3} | data,
+            "clean": project_params["clean"] | (clean or {}),
+        }
         path = tmp_path / "params.yaml"
         path.write_text(yaml.safe_dump(content), "utf-8")
         return path
 
     return write
+
+
+@pytest.fixture
+def small_fashion_mnist(tmp_path: Path) -> Path:
+    """Fashion-MNIST in miniature: 40 training and 10 test images."""
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 40), ("t10k", 10)):
+        write_idx(folder / f"{name}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", (np.arange(count) % 10).astype(np.uint8))
+    return folder

@@ -1,63 +1,47 @@
+import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.data.conftest import data_params
-from vitprune.data.raw import read_source, write_source
+from tests.data.conftest import write_idx
+from vitprune.data.raw import read_idx
 from vitprune.errors import DataError
-from vitprune.storage import read_json
 
 
-def test_source_json_lists_what_lies_there(tmp_path: Path) -> None:
-    (tmp_path / "images.zip").write_bytes(b"abc")
-    written = write_source(tmp_path, data_params(), ["images.zip"])
-    assert read_json(tmp_path / "source.json") == {
-        "format_version": 1,
-        "source": "archive",
-        "kaggle_handle": None,
-        "files": [
-            {
-                "name": "images.zip",
-                "bytes": 3,
-                "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-            }
-        ],
-    }
-    assert read_source(tmp_path, data_params()) == written
+def test_idx_files_are_read(tmp_path: Path) -> None:
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    read = read_idx(write_idx(tmp_path / "images.gz", images), "images")
+    np.testing.assert_array_equal(read, images)
+    assert read.dtype == np.uint8
+    labels = read_idx(write_idx(tmp_path / "labels.gz", np.array([3, 250], np.uint8)), "labels")
+    assert (labels.tolist(), labels.dtype) == ([3, 250], np.int64)
 
 
-def test_a_raw_folder_of_another_source_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "images.zip").write_bytes(b"abc")
-    write_source(tmp_path, data_params(), ["images.zip"])
-    with pytest.raises(DataError, match=r"holds 'archive', but data\.source is 'digits'; run the download stage again"):
-        read_source(tmp_path, data_params(source="digits"))
+def test_files_that_are_not_idx_files_are_refused(tmp_path: Path) -> None:
+    path = write_idx(tmp_path / "images.gz", np.zeros((40, 28, 28), np.uint8))
+    whole = path.read_bytes()
+    unpacked = gzip.decompress(whole)
+    broken = [b"", b"not gzip", whole[:50], whole[:-4], whole[:60] + b"?" * 9 + whole[69:]]
+    broken += [gzip.compress(content) for content in (b"", b"ab", unpacked[:4], unpacked[:11], unpacked[:16])]
+    broken += [gzip.compress(content) for content in (unpacked[:-5], unpacked + b"more", b"text" * 20)]
+    # Kinds and numbers of dimensions that do not exist.
+    broken += [
+        gzip.compress(unpacked[:2] + header + unpacked[4:]) for header in (b"\x0a\x03", b"\x08\x00", b"\x08\x09")
+    ]
+    for content in broken:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"images\.gz: not a gzipped idx file of images \(.+\); get the four files"):
+            read_idx(path, "images")
 
 
-def test_another_kaggle_data_set_is_refused(tmp_path: Path) -> None:
-    ours = data_params(source="kaggle", path=None)
-    (tmp_path / "images.zip").write_bytes(b"abc")
-    write_source(tmp_path, ours, ["images.zip"])
-    assert read_source(tmp_path, ours).kaggle_handle == "somebody/images"
-    with pytest.raises(DataError, match="holds somebody/images, but the params ask for a/b"):
-        read_source(tmp_path, data_params(source="kaggle", path=None, kaggle_handle="a/b"))
-    with pytest.raises(DataError, match=r"holds somebody/images, but the params ask for by-hand\.zip"):
-        read_source(tmp_path, data_params(source="kaggle", path="by-hand.zip"))
-
-
-def test_missing_and_broken_raw_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"source\.json: no such file.*vitprune download"):
-        read_source(tmp_path, data_params())
-    (tmp_path / "source.json").write_text("{}")
-    with pytest.raises(DataError, match="run the download stage again"):
-        read_source(tmp_path, data_params())
-
-
-def test_files_that_changed_since_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "images.zip").write_bytes(b"abc")
-    write_source(tmp_path, data_params(), ["images.zip"])
-    (tmp_path / "images.zip").write_bytes(b"abcd")
-    with pytest.raises(DataError, match=r"images\.zip: 4 bytes, source\.json says 3"):
-        read_source(tmp_path, data_params())
-    (tmp_path / "images.zip").unlink()
-    with pytest.raises(DataError, match=r"images\.zip: missing"):
-        read_source(tmp_path, data_params())
+def test_other_dimensions_or_types_are_refused(tmp_path: Path) -> None:
+    images = write_idx(tmp_path / "images.gz", np.zeros((2, 3, 4), np.uint8))
+    labels = write_idx(tmp_path / "labels.gz", np.zeros(5, np.uint8))
+    floats = write_idx(tmp_path / "floats.gz", np.zeros((2, 3, 4), ">f4"), kind=13)
+    with pytest.raises(DataError, match=r"labels\.gz: not a gzipped idx file of images .*3 dimension instead of 1"):
+        read_idx(labels, "images")
+    with pytest.raises(DataError, match=r"images\.gz: not a gzipped idx file of labels .*1 dimension instead of 3"):
+        read_idx(images, "labels")
+    with pytest.raises(DataError, match=r"floats\.gz: not a gzipped idx file of images .*uint8"):
+        read_idx(floats, "images")

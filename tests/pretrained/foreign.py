@@ -7,7 +7,7 @@ from torch import nn
 
 
 def shaken(model: nn.Module, std: float = 0.2) -> nn.Module:
-    """The model with all of its weights moved: as they start, many are zero or one and would hide a mistake."""
+    """Change all weights of a model: many start as zero or one, which would hide a mistake."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -43,7 +43,7 @@ def test_the_logits_of_a_known_architecture_are_the_same():
     ],
     ids=str,
 )
-def test_what_can_be_expressed_gives_the_same_logits(changes):
+def test_supported_features_give_the_same_logits(changes):
     original = small_timm(**changes)
     assert_same_logits(from_timm(original), original)
 
@@ -65,7 +65,7 @@ def test_a_model_in_half_precision_becomes_one_in_single_precision():
 
 
 class Doubled(timm.models.VisionTransformer):
-    """What no list of features would find."""
+    """A feature that no check by name finds."""
 
     def forward(self, x):
         return 2 * super().forward(x)
@@ -86,24 +86,24 @@ class Doubled(timm.models.VisionTransformer):
         ({"num_classes": 0}, "a model without classifier"),
         ({"qk_norm": True}, "norms of queries and keys"),
         ({"norm_layer": partial(nn.LayerNorm, eps=1e-5)}, "layer norms with an epsilon of 1e-05"),
-        ({"norm_layer": RmsNorm}, "RmsNorm in place of layer norms"),
+        ({"norm_layer": RmsNorm}, "RmsNorm instead of layer norms"),
         ({"act_layer": nn.ReLU}, "ReLU activations"),
         ({"act_layer": partial(nn.GELU, approximate="tanh")}, "GELU activations"),
-        ({"mlp_layer": SwiGLU}, "MLPs of the kind SwiGLU"),
-        ({"block_fn": ResPostBlock}, "layers of the kind ResPostBlock"),
-        ({"block_fn": ParallelThingsBlock}, "layers of the kind ParallelThingsBlock"),
+        ({"mlp_layer": SwiGLU}, "MLPs of type SwiGLU"),
+        ({"block_fn": ResPostBlock}, "layers of type ResPostBlock"),
+        ({"block_fn": ParallelThingsBlock}, "layers of type ParallelThingsBlock"),
         ({"img_size": (16, 32)}, "images or patches that are not square"),
         ({"embed_norm_layer": nn.LayerNorm}, "a norm of the patches"),
         ({"scale_attn_norm": True}, r"the weights blocks\.0\.attn\.norm\.weight, .* and 1 more"),
-        ({"kind": Doubled}, "answers otherwise"),
+        ({"kind": Doubled}, "its logits differ"),
     ],
 )
-def test_what_cannot_be_expressed_is_refused_by_name(changes, message):
+def test_unsupported_features_are_refused_by_name(changes, message):
     with pytest.raises(PretrainedError, match=message):
         from_timm(small_timm(**changes))
 
 
-def test_a_model_with_windows_is_no_vit():
+def test_a_model_with_windows_is_not_a_vit():
     swin = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1), embed_dim=24)
     with pytest.raises(PretrainedError, match="it is a SwinTransformer, not a VisionTransformer of timm"):
         from_timm(swin)

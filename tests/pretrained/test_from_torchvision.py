@@ -1,11 +1,10 @@
 from functools import partial
 
 import pytest
-import torchvision
 from torch import nn
 from torchvision.models.vision_transformer import ConvStemConfig
 
-from tests.pretrained.foreign import assert_same_logits, shaken, small_torchvision
+from tests.pretrained.foreign import assert_same_logits, small_torchvision
 from vitprune.errors import PretrainedError
 from vitprune.pretrained import from_torchvision
 
@@ -17,11 +16,6 @@ def test_the_logits_are_the_same():
     config = converted.config
     assert (config.image_size, config.patch_size, config.in_channels, config.num_classes) == (16, 8, 3, 5)
     assert (config.d_model, config.num_layers, config.num_heads, config.d_mlp) == (16, 2, 2, 32)
-
-
-def test_the_logits_of_a_known_architecture_are_the_same():
-    original = shaken(torchvision.models.vit_b_32(image_size=64), std=0.02)
-    assert_same_logits(from_torchvision(original), original)
 
 
 @pytest.mark.parametrize("place", ["heads.head", "heads"])
@@ -44,7 +38,7 @@ def test_a_classifier_of_ones_own_comes_along(place):
         ({"norm_layer": partial(nn.LayerNorm, eps=1e-5)}, "layer norms with an epsilon of 1e-05"),
     ],
 )
-def test_what_cannot_be_expressed_is_refused_by_name(changes, message):
+def test_unsupported_features_are_refused_by_name(changes, message):
     with pytest.raises(PretrainedError, match=message):
         from_torchvision(small_torchvision(**changes))
 
@@ -52,7 +46,7 @@ def test_what_cannot_be_expressed_is_refused_by_name(changes, message):
 def test_a_changed_activation_is_noticed():
     original = small_torchvision()
     original.encoder.layers[1].mlp[1] = nn.ReLU()
-    with pytest.raises(PretrainedError, match="answers otherwise"):
+    with pytest.raises(PretrainedError, match="its logits differ"):
         from_torchvision(original)
 
 

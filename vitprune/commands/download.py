@@ -7,12 +7,10 @@ def download(params: ParamsFile, out: OutFolder) -> None:
     """Fetch the images that params.yaml names under data, and write down what came."""
     from vitprune.commands.terminal import progress
     from vitprune.config import load_params
-    from vitprune.data.raw import write_source
-    from vitprune.data.sources import fetch
+    from vitprune.data.download.fetch import fetch
     from vitprune.storage import atomic_folder, check_targets
 
     data = load_params(params).data
     check_targets(folders=[out])
     with atomic_folder(out) as partial, progress(f"download {data.source}") as on_progress:
-        names = fetch(data, partial, on_progress)
-        write_source(partial, data, names)
+        fetch(data, partial, on_progress)

@@ -28,7 +28,7 @@ def predict(
     import pandas as pd
 
     from vitprune.commands.terminal import show_table
-    from vitprune.data.pictures import find_pictures
+    from vitprune.data.cleaning.images import find_images
     from vitprune.device import pick_device
     from vitprune.evaluation.predictions import predict_files, predictions_table
     from vitprune.model import load_model
@@ -37,7 +37,7 @@ def predict(
     check_targets(files=[] if csv is None else [csv])
     chosen = pick_device(device)
     saved = load_model(model, chosen)
-    predictions = predict_files(saved, find_pictures(images), top=top, resize=resize.value, device=chosen)
+    predictions = predict_files(saved, find_images(images), top=top, resize=resize.value, device=chosen)
     if csv is None:
         show_table(predictions_table(predictions))
     else:

@@ -1,4 +1,4 @@
-"""From a source of images to packed arrays: fetch it, audit it, split it, and load what came of it."""
+"""Data for all stages: ``download`` fetches it, ``cleaning`` packs it, and the later stages load it with these."""
 
 from vitprune.data.packed import PackedData, Split, load_packed
 

@@ -1,8 +1,7 @@
-"""Zip and tar archives, read from front to back and never extracted.
+"""Read zip and tar archives from front to back, without extracting them.
 
-A member's content is read while it streams past, so that a compressed tar is unpacked once per pass. Members that
-point outside the archive are refused: nothing here would write them, but whoever unpacks the same archive elsewhere
-would.
+Members are streamed, so that each pass over a compressed tar decompresses it only once. A member that points outside
+the archive is refused: nothing here would write it, but unpacking the same archive elsewhere would.
 """
 
 from __future__ import annotations
@@ -45,9 +44,10 @@ _TAR_OPENERS: tuple[tuple[bytes, Callable[[Path], IO[bytes]]], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One entry of an archive. ``read`` gives its content, at most so many bytes, until the next member is asked for.
+    """One entry of an archive.
 
-    ``name`` has forward slashes and no leading ``./``. A link has no content of its own.
+    ``name`` has forward slashes and no leading ``./``. ``read`` returns at most the given number of bytes, and is valid
+    until the next member is requested. A link has no content.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Member:
 def stream_members(archive: Path) -> Iterator[Member]:
     """Yield the members of a zip or tar (plain, gz, bz2 or xz) in the order in which they are stored.
 
-    Raises DataError if the file is no archive, is broken, cut short or encrypted, or has an unsafe member.
+    Raises DataError if the file is not an archive, is broken, cut short or encrypted, or has an unsafe member.
     """
     with _archive_errors(archive):
         with archive.open("rb") as file:
@@ -86,7 +86,7 @@ def _archive_errors(archive: Path) -> Iterator[None]:
 
 
 def _reader(archive: Path, content: IO[bytes]) -> Callable[[int], bytes]:
-    # Whoever reads does so outside the generator, where its own translation of errors does not reach.
+    # The caller reads outside the generator, which therefore cannot translate the errors of reading.
     def read(limit: int) -> bytes:
         with _archive_errors(archive):
             return content.read(limit)
@@ -95,14 +95,14 @@ def _reader(archive: Path, content: IO[bytes]) -> Callable[[int], bytes]:
 
 
 def check_archive(archive: Path, on_progress: Callable[[int, int], None] | None = None) -> int:
-    """Read all of an archive and return its number of files; raises DataError as ``stream_members`` does.
+    """Read a whole archive and return its number of files; raises DataError as ``stream_members`` does.
 
-    ``on_progress`` is told how many members passed; their number is not known before the end, so it is given twice.
+    ``on_progress`` receives the number of members read so far as both values, because the total is not yet known.
     """
     files = 0
     for count, member in enumerate(stream_members(archive), start=1):
         files += not member.is_folder
-        # Only a zip has checksums per member; a compressed tar is checked as a whole at its end.
+        # Reading checks a zip's checksum of each member; the checksum of a compressed tar covers the whole.
         while member.read(CHUNK):
             pass
         if on_progress is not None and count % 1000 == 0:
@@ -117,14 +117,14 @@ def _nothing(limit: int) -> bytes:  # noqa: ARG001
 
 
 def _safe_name(archive: Path, name: str) -> str:
-    """The member's name with forward slashes; DataError if it is absolute or leaves the archive."""
+    """The member's name with forward slashes; DataError if it is absolute or leads out of the archive."""
     slashes = name.replace("\\", "/")
     if slashes.startswith("/") or _DRIVE.match(slashes) or ".." in slashes.split("/") or "\0" in slashes:
         raise DataError(
             f"{archive}: unsafe member {name!r} (an absolute path, or one that leads out of the archive); "
             "do not unpack it, and get the archive from somewhere else"
         )
-    # Bytes that are no UTF-8 came as lone surrogates, which no file could hold: they become escapes.
+    # Bytes that are not UTF-8 arrive as lone surrogates, which no text file can hold: they become escapes.
     readable = slashes.encode("utf-8", "backslashreplace").decode("utf-8")
     return "/".join(part for part in readable.split("/") if part not in ("", "."))
 
@@ -146,7 +146,7 @@ def _check_link(archive: Path, name: str, target: str, *, base: PurePosixPath) -
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
-            # zipfile cuts the name at a NUL and keeps what the archive says here.
+            # zipfile cuts ``filename`` at a NUL and keeps the whole name here.
             name = _safe_name(archive, info.orig_filename)
             if info.flag_bits & 1:
                 raise DataError(f"{archive}: member {name!r} is encrypted; unpack it and pack it anew without password")
@@ -175,7 +175,7 @@ def _unpacked(archive: Path, start: bytes) -> Iterator[IO[bytes]]:
 def _tar_members(archive: Path, start: bytes) -> Iterator[Member]:
     with _unpacked(archive, start) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         while (info := tar.next()) is not None:
-            # A list of all members would be kept for random access, which nobody needs here.
+            # tarfile would keep all members in memory for random access, which is not needed here.
             tar.members.clear()  # type: ignore[attr-defined]
             name = _safe_name(archive, info.name)
             if info.issym():
@@ -191,10 +191,10 @@ def _tar_members(archive: Path, start: bytes) -> Iterator[Member]:
                 is_link=not (info.isreg() or info.isdir()),
                 read=_reader(archive, content) if content is not None else _nothing,
             )
-        # A tar ends with a block of zeros. tarfile also takes its end, or a header it cannot read, for the end.
+        # A complete tar ends with a block of zeros. tarfile also stops at the end of the file or at a broken header.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise DataError(f"{archive}: broken or cut short (no end mark at byte {tar.offset}); fetch it again")
-        # The checksum of a compressed tar comes last.
+        # The checksum of a compressed tar comes last and is checked when it is read.
         while file.read(CHUNK):
             pass

@@ -1,29 +1,27 @@
-"""Packed data: per split one uint8 array of images and one of labels, memory-mapped when read, and ``dataset.json``.
+"""Packed data: ``dataset.json``, and for each split a uint8 array of images and an int64 array of labels.
 
-Legend of dimensions: N images, C channels, H height, W width (both image_size)
+``cleaning/packing.py`` writes it. The arrays are memory-mapped when they are read.
+Legend of dimensions: N images, C channels, H height, W width (both are image_size).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vitprune.errors import CheckpointError, DataError
-from vitprune.storage import read_json, write_json
+from vitprune.storage import read_json
 
 SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
-STD_FLOOR = 1 / 255
-"""One grey level: a channel that never changes can still be divided by its deviation."""
 _AGAIN = "run the clean stage again (dvc repro clean, or vitprune clean)"
 
 
@@ -40,7 +38,10 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackedData:
-    """All splits, the name of each label, and each channel's mean and deviation over train, of pixels from 0 to 1."""
+    """All splits and the name of each label.
+
+    ``mean`` and ``std`` are those of each channel over the training images, for pixels from 0 to 1.
+    """
 
     train: Split
     val: Split
@@ -62,16 +63,8 @@ class PackedData:
         return len(self.class_names)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitContent:
-    """A split on its way to disk: its images in blocks ``(any, C, H, W)``, which need not fit into memory together."""
-
-    blocks: Iterable[NDArray[np.uint8]]
-    labels: NDArray[np.int64]
-
-
-class _Dataset(BaseModel):
-    """``dataset.json``."""
+class Dataset(BaseModel):
+    """``dataset.json``. ``class_folders`` are the class folders of the source, in the order of the labels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -85,19 +78,29 @@ class _Dataset(BaseModel):
     std: tuple[float, ...]
 
 
-def load_packed(folder: Path) -> PackedData:
-    """Open packed data; images are read from disk as they are used.
+def images_file(split: SplitName) -> str:
+    """Name of the array of a split's images."""
+    return f"{split}_images.npy"
 
-    Raises DataError, naming the file, if one is missing, broken, or does not go with the others.
+
+def labels_file(split: SplitName) -> str:
+    """Name of the array of a split's labels."""
+    return f"{split}_labels.npy"
+
+
+def load_packed(folder: Path) -> PackedData:
+    """Open packed data; images are read from disk when they are used.
+
+    Raises DataError, naming the file, if a file is missing or broken, or if the files do not belong together.
     """
     path = folder / DATASET_FILE
     try:
-        dataset = _Dataset.model_validate(read_json(path))
+        dataset = Dataset.model_validate(read_json(path))
     except CheckpointError as error:
         raise DataError(str(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {key}: {first['msg']}; {_AGAIN}") from None
     if dataset.format_version != FORMAT_VERSION:
         raise DataError(f"{path}: format version {dataset.format_version}, expected {FORMAT_VERSION}; {_AGAIN}")
@@ -113,15 +116,14 @@ def load_packed(folder: Path) -> PackedData:
     )
 
 
-def _load_split(folder: Path, name: SplitName, dataset: _Dataset) -> Split:
-    count = dataset.images.get(name, 0)
-    images = _load_array(
-        folder / f"{name}_images.npy", np.uint8, (count, dataset.channels, dataset.image_size, dataset.image_size)
-    )
-    labels = _load_array(folder / f"{name}_labels.npy", np.int64, (count,))
+def _load_split(folder: Path, split: SplitName, dataset: Dataset) -> Split:
+    count = dataset.images.get(split, 0)
+    shape = (count, dataset.channels, dataset.image_size, dataset.image_size)
+    images = _load_array(folder / images_file(split), np.uint8, shape)
+    labels = _load_array(folder / labels_file(split), np.int64, (count,))
     if count and not 0 <= labels.min() <= labels.max() < len(dataset.class_names):
         raise DataError(
-            f"{folder / f'{name}_labels.npy'}: labels from {labels.min()} to {labels.max()}, but "
+            f"{folder / labels_file(split)}: labels from {labels.min()} to {labels.max()}, but "
             f"{DATASET_FILE} names {len(dataset.class_names)} classes; {_AGAIN}"
         )
     return Split(images=images, labels=labels)
@@ -139,56 +141,3 @@ def _load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> 
             f"{path}: holds {array.dtype} {array.shape}, but {DATASET_FILE} says {np.dtype(dtype)} {shape}; {_AGAIN}"
         )
     return array
-
-
-def write_packed(
-    folder: Path,
-    splits: Mapping[SplitName, SplitContent],
-    *,
-    class_names: Iterable[str],
-    class_folders: Iterable[str],
-    image_size: int,
-    channels: int,
-) -> None:
-    """Write packed data into an existing folder, mean and std over the training images among it.
-
-    The caller sees to it that the folder appears whole or not at all (``storage.atomic_folder``).
-    """
-    histograms = np.zeros((channels, 256), np.int64)
-    for name in SPLITS:
-        content = splits[name]
-        shape = (len(content.labels), channels, image_size, image_size)
-        with (folder / f"{name}_images.npy").open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for block in content.blocks:
-                assert (block.dtype, block.shape[1:]) == (np.uint8, shape[1:]), (block.dtype, block.shape)
-                file.write(np.ascontiguousarray(block).data)
-                if name == "train":
-                    histograms += _histograms(block)
-        np.save(folder / f"{name}_labels.npy", content.labels.astype(np.int64), allow_pickle=False)
-    mean, std = _moments(histograms)
-    dataset = _Dataset(
-        format_version=FORMAT_VERSION,
-        class_names=tuple(class_names),
-        class_folders=tuple(class_folders),
-        image_size=image_size,
-        channels=channels,
-        images={name: len(splits[name].labels) for name in SPLITS},
-        mean=mean,
-        std=std,
-    )
-    write_json(folder / DATASET_FILE, dataset.model_dump(mode="json"))
-
-
-def _histograms(block: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """How often each of the 256 values occurs, ``(C, 256)``: exact sums, however many images there are."""
-    return np.stack([np.bincount(block[:, channel].ravel(), minlength=256) for channel in range(block.shape[1])])
-
-
-def _moments(histograms: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    values = np.arange(256) / 255
-    shares = histograms / histograms.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    variance = (shares * (values - mean[:, None]) ** 2).sum(axis=1)
-    return tuple(map(float, mean)), tuple(float(max(std, STD_FLOOR)) for std in np.sqrt(variance))

@@ -1,20 +1,36 @@
-"""The raw folder: a source as it came, and ``source.json``, which says what lies there."""
+"""The raw folder, which the download stage writes and the clean stage reads.
+
+It holds the files of a source as they came, and ``source.json``, which lists them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gzip
+import shutil
+import zlib
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from vitprune.data.options import DataOptions
-from vitprune.errors import CheckpointError, DataError
-from vitprune.storage import read_json, sha256_of, write_json
+from vitprune.errors import DataError
 
 FORMAT_VERSION = 1
 SOURCE_FILE = "source.json"
-AGAIN = "run the download stage again (dvc repro download, or vitprune download)"
+
+DIGITS_FILE = "digits.csv.gz"
+FASHION_MNIST_FILES: dict[Literal["train", "test"], tuple[str, str]] = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+"""Images and labels of each split."""
+FASHION_MNIST_BY_HAND = (
+    "get the four files by hand (Debian and Ubuntu have them in the package dataset-fashion-mnist) and set data.path "
+    "to the folder that holds them"
+)
 
 
 class _Strict(BaseModel):
@@ -30,7 +46,7 @@ class RawFile(_Strict):
 
 
 class RawSource(_Strict):
-    """What a raw folder holds. ``kaggle_handle`` is null where the archive was not fetched from Kaggle."""
+    """``source.json``. ``kaggle_handle`` is null unless the archive was fetched from Kaggle."""
 
     format_version: int
     source: str
@@ -38,48 +54,27 @@ class RawSource(_Strict):
     files: list[RawFile] = Field(min_length=1)
 
 
-def _handle(data: DataOptions) -> str | None:
-    # An archive that was fetched by hand need not be that of the handle, so nothing is claimed about it.
+def kaggle_handle(data: DataOptions) -> str | None:
+    """The Kaggle data set that these options fetch; None for other sources and for an archive fetched by hand."""
     return data.kaggle_handle if data.source == "kaggle" and data.path is None else None
 
 
-def write_source(folder: Path, data: DataOptions, names: Iterable[str]) -> RawSource:
-    """Describe the files ``names`` of a raw folder in its ``source.json``."""
-    files = [
-        RawFile(name=name, bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
-        for name in sorted(names)
-    ]
-    source = RawSource(format_version=FORMAT_VERSION, source=data.source, kaggle_handle=_handle(data), files=files)
-    write_json(folder / SOURCE_FILE, source.model_dump())
-    return source
+def read_idx(path: Path, content: Literal["images", "labels"]) -> np.ndarray:
+    """Read a gzipped idx file of Fashion-MNIST: images as uint8 ``(n, height, width)`` or labels as int64 ``(n,)``.
 
-
-def read_source(folder: Path, data: DataOptions) -> RawSource:
-    """Read ``source.json`` and check that it belongs to these params and that its files lie there.
-
-    Raises DataError if it is missing, broken, of another source, or if a file is missing or of another size.
+    Raises DataError if the file is broken, cut short, or holds something else.
     """
-    path = folder / SOURCE_FILE
+    # Imported late: it imports torch, which the other sources do not need.
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
     try:
-        content: Any = read_json(path)
-        source = RawSource.model_validate(content)
-    except CheckpointError as error:
-        raise DataError(f"{error}; that is the download stage (vitprune download)") from None
-    except ValidationError:
-        raise DataError(f"{path}: not a description of a raw folder; {AGAIN}") from None
-    if source.format_version != FORMAT_VERSION:
-        raise DataError(f"{path}: format version {source.format_version}, expected {FORMAT_VERSION}; {AGAIN}")
-    if source.source != data.source:
-        raise DataError(f"{path}: holds {source.source!r}, but data.source is {data.source!r}; {AGAIN}")
-    if source.kaggle_handle != _handle(data):
-        raise DataError(
-            f"{path}: holds {source.kaggle_handle or 'an archive fetched by hand'}, but the params ask for "
-            f"{_handle(data) or data.path} (data.kaggle_handle, data.path); {AGAIN}"
-        )
-    for file in source.files:
-        found = folder / file.name
-        if not found.is_file():
-            raise DataError(f"{found}: missing; {AGAIN}")
-        if found.stat().st_size != file.bytes:
-            raise DataError(f"{found}: {found.stat().st_size} bytes, {path.name} says {file.bytes}; {AGAIN}")
-    return source
+        # torchvision reads uncompressed files only.
+        with TemporaryDirectory() as folder:
+            uncompressed = Path(folder) / "idx"
+            with gzip.open(path) as packed, uncompressed.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            read = read_image_file if content == "images" else read_label_file
+            return read(str(uncompressed)).numpy()
+    except (OSError, EOFError, zlib.error, AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error) or "its header is not that of an idx file"
+        raise DataError(f"{path}: not a gzipped idx file of {content} ({reason}); {FASHION_MNIST_BY_HAND}") from error

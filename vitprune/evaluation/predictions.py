@@ -11,7 +11,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
-from vitprune.data.pictures import read_picture
+from vitprune.data.cleaning.images import read_image
 from vitprune.evaluation.table import Table
 from vitprune.model.checkpoint import SavedModel
 from vitprune.model.predict import BATCH_SIZE, predict
@@ -44,7 +44,7 @@ def predict_files(
     predictions = []
     for start in range(0, len(paths), BATCH_SIZE):
         files = paths[start : start + BATCH_SIZE]
-        pixels = np.stack([read_picture(file, config.image_size, channels, resize) for file in files])
+        pixels = np.stack([read_image(file, config.image_size, channels, resize) for file in files])
         probabilities = predict(saved.model, pixels, saved.preprocessing, device=device).softmax(dim=1).cpu()
         best = probabilities.topk(min(top, len(saved.class_names)), dim=1)
         for file, values, classes in zip(files, best.values.tolist(), best.indices.tolist(), strict=True):

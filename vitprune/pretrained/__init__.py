@@ -1,4 +1,4 @@
-"""The ViTs of other libraries, as a start: found by name, converted, fitted to other images and classes."""
+"""Pretrained ViTs of timm and torchvision, converted and fitted to other images and classes."""
 
 from vitprune.pretrained.from_timm import from_timm
 from vitprune.pretrained.from_torchvision import from_torchvision

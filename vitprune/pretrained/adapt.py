@@ -1,4 +1,4 @@
-"""A trained ViT for other images and other classes.
+"""Fit a trained ViT to other images and other classes.
 
 Legend of dimensions:
     t  tokens, class token first    c  channels                   p, q  patch height and width
@@ -19,15 +19,14 @@ from vitprune.errors import ConfigError
 from vitprune.model.vit import ViT, ViTConfig
 
 ADAPTABLE = ("image_size", "in_channels", "num_classes", "patch_embedding", "dropout", "drop_path")
-"""Fields of a config that may change without the layers losing what they learnt."""
+"""Fields of a config that may change while the layers keep their weights."""
 
 
 def adapt(model: ViT, config: ViTConfig, generator: torch.Generator | None = None) -> ViT:
-    """A ViT of shape ``config`` with the layers of ``model``, its positions and patch embedding fitted to the images.
+    """A ViT with the shape ``config`` and the layers of ``model``; positions and patch embedding fit the new images.
 
-    The classifier is new, drawn from ``generator`` as that of a new ViT.
-
-    Raises ConfigError, with the values to set, if the configs differ in more than ``ADAPTABLE``.
+    The classifier is new, and drawn from ``generator`` as for a new ViT.
+    Raises ConfigError, with the values to set, if the configs differ in other fields than ``ADAPTABLE``.
     """
     check_adaptable(model.config, config)
     adapted = ViT(config)
@@ -41,30 +40,29 @@ def adapt(model: ViT, config: ViTConfig, generator: torch.Generator | None = Non
     return adapted
 
 
-def check_adaptable(found: ViTConfig, wanted: ViTConfig) -> None:
-    """Raise ConfigError, with the values to set, if a model of one shape cannot become one of the other."""
+def check_adaptable(pretrained: ViTConfig, wanted: ViTConfig) -> None:
+    """Raise ConfigError, with the values to set, if a model of one shape cannot be adapted to the other."""
     differing = [
         field.name
         for field in fields(ViTConfig)
-        if field.name not in ADAPTABLE and getattr(found, field.name) != getattr(wanted, field.name)
+        if field.name not in ADAPTABLE and getattr(pretrained, field.name) != getattr(wanted, field.name)
     ]
     if differing:
         values = ", ".join(
-            f"model.{name} to {getattr(found, name)} (not {getattr(wanted, name)})" for name in differing
+            f"model.{name} to {getattr(pretrained, name)} (not {getattr(wanted, name)})" for name in differing
         )
-        raise ConfigError(f"its shape is another one; set {values}")
+        raise ConfigError(f"its shape differs; set {values}")
     if wanted.patch_embedding == "shifted":
-        raise ConfigError("it knows no shifted patches; set model.patch_embedding to linear or conv")
-    if wanted.in_channels not in (1, found.in_channels):
-        raise ConfigError(
-            f"it reads {found.in_channels} channels; set data.channels to {found.in_channels}, not {wanted.in_channels}"
-        )
+        raise ConfigError("it has no shifted patches; set model.patch_embedding to linear or conv")
+    channels = pretrained.in_channels
+    if wanted.in_channels not in (1, channels):
+        raise ConfigError(f"it reads {channels} channels; set data.channels to {channels}, not {wanted.in_channels}")
 
 
 def resample_positions(positions: Tensor, grid: int) -> Tensor:
-    """Positions ``(t, d)`` for a grid of ``grid`` × ``grid`` patches; that of the class token stays as it is.
+    """Resample positions ``(t, d)`` to ``grid`` × ``grid`` patches; the class token's position does not change.
 
-    Bicubic and with antialiasing, as ``resample_abs_pos_embed`` of timm (timm/layers/pos_embed.py).
+    Bicubic with antialiasing, like ``resample_abs_pos_embed`` of timm (timm/layers/pos_embed.py).
     """
     old = math.isqrt(len(positions) - 1)
     if old == grid:
@@ -74,14 +72,14 @@ def resample_positions(positions: Tensor, grid: int) -> Tensor:
     return torch.cat([positions[:1], rearrange(patches, "1 d y x -> (y x) d")])
 
 
-def _patch_weight(weight: Tensor, found: ViTConfig, wanted: ViTConfig) -> Tensor:
-    """The weight of the patch embedding, ``(d, c, p, q)`` for conv and ``(d, p q c)`` for linear, in the wanted form.
+def _patch_weight(weight: Tensor, pretrained: ViTConfig, wanted: ViTConfig) -> Tensor:
+    """Convert the weight of the patch embedding, ``(d, c, p, q)`` for conv and ``(d, p q c)`` for linear.
 
-    For grey images it is summed over the channels, as ``adapt_input_conv`` of timm (timm/models/_manipulate.py) does:
-    a grey image is an RGB image with three equal channels.
+    For grey images it is summed over the channels, because a grey image is an RGB image with three equal channels
+    (``adapt_input_conv`` in timm/models/_manipulate.py does the same).
     """
-    if found.patch_embedding == "linear":
-        weight = rearrange(weight, "d (p q c) -> d c p q", p=found.patch_size, q=found.patch_size)
+    if pretrained.patch_embedding == "linear":
+        weight = rearrange(weight, "d (p q c) -> d c p q", p=pretrained.patch_size, q=pretrained.patch_size)
     if wanted.in_channels == 1:
         weight = weight.sum(dim=1, keepdim=True)
     return weight if wanted.patch_embedding == "conv" else rearrange(weight, "d c p q -> d (p q c)")

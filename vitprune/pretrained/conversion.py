@@ -1,11 +1,12 @@
-"""What all conversions of other libraries' ViTs share: names of weights, what has no place, and a check by example."""
+"""What conversions from all libraries share: names of weights, unsupported features, and a check of the logits."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,45 @@ from vitprune.errors import PretrainedError
 from vitprune.model.vit import NORM_EPS, ViT, ViTConfig
 
 TOLERANCE = 1e-3
-"""By how much of the largest logit a converted model's logits may be off: more than rounding, less than any feature."""
+"""Largest allowed error of a converted model's logits, relative to the largest logit.
+
+It is above what rounding does, and below what any unsupported feature does.
+"""
+NUM_CLASSES = 1
+"""Classes of a model to convert. Its classifier is replaced; timm loads no pretrained one if the size differs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """A model of another library, with random weights, and what is known about its pretrained weights.
+
+    ``classifier`` is the name of its last module. ``mean`` and ``std`` normalise each channel of pixels from 0 to 1.
+    ``download`` gets the weights, under the library's names, from its hub or from the hub's cache on this machine.
+    """
+
+    model: nn.Module
+    convert: Callable[[nn.Module], ViT]
+    classifier: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    download: Callable[[], Mapping[str, Tensor]]
+
+
+def check_known(name: str, known: Sequence[str], library: str) -> None:
+    """Raise PretrainedError with the nearest known names if ``name`` is not known."""
+    if name not in known:
+        nearest = get_close_matches(name, known, n=3) or known[:3]
+        raise PretrainedError(
+            f"{library} has no such model; the nearest are {', '.join(f'{library}/{near}' for near in nearest)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """The modules of another library's ViT and ours.
+    """How the modules of another library's ViT map to ours.
 
-    ``layer`` matches a weight of a layer; its groups are the layer's number, the module in it, and weight or bias.
-    ``in_layer`` maps those modules, ``outside`` the others.
+    ``layer`` matches a weight of a layer; its groups are the number of the layer, the module, and weight or bias.
+    ``in_layer`` maps modules of a layer, and ``outside`` maps all others.
     """
 
     layer: re.Pattern[str]
@@ -31,13 +62,13 @@ class Naming:
     outside: Mapping[str, str]
 
     def rename(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same weights under our names. Raises PretrainedError if some have no counterpart."""
-        renamed = {self._ours(name): tensor for name, tensor in weights.items()}
-        if None in renamed:
-            strange = [name for name in weights if self._ours(name) is None]
-            more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-            refuse([f"the weights {', '.join(strange[:3])}{more}"])
-        return {name: tensor for name, tensor in renamed.items() if name is not None}
+        """The same weights under our names. Raises PretrainedError if a weight has no counterpart."""
+        ours = {name: self._ours(name) for name in weights}
+        unknown = [name for name, our_name in ours.items() if our_name is None]
+        if unknown:
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            refuse([f"the weights {', '.join(unknown[:3])}{more}"])
+        return {our_name: weights[name] for name, our_name in ours.items() if our_name is not None}
 
     def _ours(self, name: str) -> str | None:
         if match := self.layer.fullmatch(name):
@@ -48,30 +79,30 @@ class Naming:
 
 
 def refuse(features: Iterable[str]) -> None:
-    """Raise PretrainedError that names the features, if there are any."""
+    """Raise PretrainedError that lists the unsupported features, if there are any."""
     if named := list(dict.fromkeys(features)):
         raise PretrainedError(
-            f"vitprune's ViT has no place for {', '.join(named)}; choose a plain ViT, such as timm/vit_tiny_patch16_224"
+            f"vitprune's ViT does not support {', '.join(named)}; choose a plain ViT, such as timm/vit_tiny_patch16_224"
         )
 
 
-def strange_norms(model: nn.Module) -> Iterator[str]:
-    """What sets layer norms anywhere in a model apart from ours."""
+def unsupported_norms(model: nn.Module) -> Iterator[str]:
+    """Name the layer norms of a model that differ from ours."""
     for module in model.modules():
         if isinstance(module, nn.LayerNorm) and module.eps != NORM_EPS:
             yield f"layer norms with an epsilon of {module.eps:g} (instead of {NORM_EPS:g})"
 
 
 def is_gelu(activation: nn.Module) -> bool:
-    """Whether a module is the exact GELU, whatever its class; its approximations are off by 5e-4 and more."""
+    """Whether a module computes the exact GELU, whatever its class; approximations are off by at least 5e-4."""
     x = torch.linspace(-4, 4, 33)
     return torch.allclose(activation(x), F.gelu(x), atol=1e-5)
 
 
 def convert(original: nn.Module, config: ViTConfig, weights: Mapping[str, Tensor]) -> ViT:
-    """A ViT with ``weights`` under our names, in float32 on the CPU and in evaluation mode; missing biases are zero.
+    """A ViT with ``weights``, under our names, in float32, on the CPU and in evaluation mode. Missing biases are zero.
 
-    Raises PretrainedError if the weights do not fit ``config``, or if the ViT does not compute what ``original`` does.
+    Raises PretrainedError if the weights do not fit ``config``, or if the logits differ from those of ``original``.
     """
     model = ViT(config).eval()
     no_biases = {name: torch.zeros_like(w) for name, w in model.state_dict().items() if name.endswith(".bias")}
@@ -85,15 +116,16 @@ def convert(original: nn.Module, config: ViTConfig, weights: Mapping[str, Tensor
 
 
 def _check_same_logits(original: nn.Module, model: ViT) -> None:
-    """Compare both on an image of noise: what a list of known features misses shows here."""
+    """Compare both models on an image of noise, which reveals features that the checks by name miss."""
     size, channels = model.config.image_size, model.config.in_channels
     images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = copy.deepcopy(original).float().cpu().eval()(images)
         logits = model(images)
-    # NaN is never close to anything.
-    if not bool((logits - expected).abs().max() <= TOLERANCE * expected.abs().max()):
+    error = (logits - expected).abs().max()
+    # Not ``error > …``, which is False for NaN.
+    if not bool(error <= TOLERANCE * expected.abs().max()):
         raise PretrainedError(
-            f"a ViT with its weights answers otherwise (logits off by {(logits - expected).abs().max():.2g}): it "
-            "computes something that vitprune does not know, or its weights are not finite; choose a plain ViT"
+            f"its logits differ from those of a ViT with its weights (by {error:.2g}): it computes something that "
+            "vitprune does not support, or its weights are not finite; choose a plain ViT"
         )

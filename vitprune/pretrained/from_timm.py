@@ -1,9 +1,9 @@
-"""timm's ``VisionTransformer`` as our ViT."""
+"""Find ViTs of timm by name, and convert them to ours."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from vitprune.errors import PretrainedError
 from vitprune.model.vit import ViT, ViTConfig
-from vitprune.pretrained.conversion import Naming, convert, is_gelu, refuse, strange_norms
+from vitprune.pretrained.conversion import (
+    NUM_CLASSES,
+    ForeignModel,
+    Naming,
+    check_known,
+    convert,
+    is_gelu,
+    refuse,
+    unsupported_norms,
+)
 
 NAMING = Naming(
     layer=re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)"),
@@ -28,10 +37,31 @@ NAMING = Naming(
 POOLING = {"avg": "average pooling", "max": "maximum pooling", "map": "attention pooling", "": "no pooling"}
 
 
-def import_timm() -> Any:
-    """The package; PretrainedError says how to install it."""
+def find_in_timm(name: str) -> ForeignModel:
+    """The model called NAME or NAME.TAG in timm. Raises PretrainedError if timm, or such a model, is missing."""
+    timm = _import_timm()
+    check_known(name, [*timm.list_models(), *timm.list_models(include_tags=True)], "timm")
+    model: Any = timm.create_model(name, num_classes=NUM_CLASSES)
+
+    def download() -> Mapping[str, Tensor]:
+        if not timm.is_model_pretrained(name):
+            raise PretrainedError("timm has no weights for it; set model.pretrained_path to a file that holds some")
+        return timm.create_model(name, pretrained=True, num_classes=NUM_CLASSES).state_dict()
+
+    return ForeignModel(
+        model=model,
+        convert=from_timm,
+        classifier="head",
+        mean=tuple(model.pretrained_cfg["mean"]),
+        std=tuple(model.pretrained_cfg["std"]),
+        download=download,
+    )
+
+
+def _import_timm() -> Any:
+    """Import timm; PretrainedError says how to install it."""
     try:
-        # Late, because it is optional, and slow to import.
+        # Imported late, because it is optional and slow to import.
         import timm
     except ImportError:
         raise PretrainedError(
@@ -41,18 +71,17 @@ def import_timm() -> Any:
 
 
 def from_timm(model: nn.Module) -> ViT:
-    """Our ViT with the weights of a timm ``VisionTransformer``, its classifier included.
+    """Convert a ``VisionTransformer`` of timm, including its classifier, to a ViT with the same logits.
 
-    It is a copy in float32, on the CPU and in evaluation mode, and gives the same logits. Images must be normalised as
-    for ``model``. Layer scale goes into the output projections, and a class token without a position gets one of zeros.
-
-    Raises PretrainedError that names what our ViT cannot express.
+    The ViT is a copy in float32, on the CPU and in evaluation mode. Images must be normalised as for ``model``. Layer
+    scale is merged into the output projections, and a class token without a position gets one of zeros.
+    Raises PretrainedError that names the features that our ViT does not support.
     """
-    if not isinstance(model, import_timm().models.VisionTransformer):
+    if not isinstance(model, _import_timm().models.VisionTransformer):
         raise PretrainedError(f"it is a {type(model).__name__}, not a VisionTransformer of timm; choose a ViT")
-    # Typed as Any: timm's attributes differ between releases.
+    # Typed as Any, because timm's attributes differ between releases.
     original: Any = model
-    refuse(_features(original))
+    refuse(_unsupported(original))
     config = ViTConfig(
         image_size=original.patch_embed.img_size[0],
         patch_size=original.patch_embed.patch_size[0],
@@ -73,7 +102,7 @@ def from_timm(model: nn.Module) -> ViT:
 
 
 def _without_layer_scale(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The factors of layer scale (Touvron et al. 2021, arXiv 2103.17239) as a part of the projections before them."""
+    """Merge layer scale (Touvron et al. 2021, arXiv 2103.17239) into the projections before it."""
     scaled = dict(weights)
     for name in weights:
         for scale, projection in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
@@ -85,8 +114,8 @@ def _without_layer_scale(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return scaled
 
 
-def _features(model: Any) -> Iterator[str]:
-    """What a timm ``VisionTransformer`` has that our ViT has not."""
+def _unsupported(model: Any) -> Iterator[str]:
+    """Name the features of a timm ``VisionTransformer`` that our ViT does not have."""
     if hasattr(model, "dist_token"):
         yield "a distillation token"
     if model.cls_token is None:
@@ -105,16 +134,16 @@ def _features(model: Any) -> Iterator[str]:
         yield "a model without final layer norm"
     if not isinstance(model.head, nn.Linear):
         yield "a model without classifier (num_classes=0)"
-    yield from _patch_features(model.patch_embed)
+    yield from _unsupported_patches(model.patch_embed)
     for block in model.blocks:
-        yield from _layer_features(block)
-    yield from strange_norms(model)
+        yield from _unsupported_in_layer(block)
+    yield from unsupported_norms(model)
 
 
-def _patch_features(patches: Any) -> Iterator[str]:
+def _unsupported_patches(patches: Any) -> Iterator[str]:
     projection = getattr(patches, "proj", None)
     if not isinstance(projection, nn.Conv2d) or not projection.kernel_size == projection.stride == patches.patch_size:
-        yield f"a patch embedding that is no plain convolution ({type(patches).__name__})"
+        yield f"a patch embedding that is not a plain convolution ({type(patches).__name__})"
         return
     if not isinstance(patches.norm, nn.Identity):
         yield "a norm of the patches"
@@ -122,19 +151,19 @@ def _patch_features(patches: Any) -> Iterator[str]:
         yield "images or patches that are not square"
 
 
-def _layer_features(block: Any) -> Iterator[str]:
+def _unsupported_in_layer(block: Any) -> Iterator[str]:
     from timm.models.vision_transformer import Attention, Block, Mlp
 
     if not isinstance(block, Block):
-        yield f"layers of the kind {type(block).__name__}"
+        yield f"layers of type {type(block).__name__}"
         return
     if not (isinstance(block.norm1, nn.LayerNorm) and isinstance(block.norm2, nn.LayerNorm)):
-        yield f"{type(block.norm1).__name__} in place of layer norms"
+        yield f"{type(block.norm1).__name__} instead of layer norms"
     if not isinstance(block.attn, Attention):
-        yield f"attention of the kind {type(block.attn).__name__}"
+        yield f"attention of type {type(block.attn).__name__}"
     elif not isinstance(block.attn.q_norm, nn.Identity):
         yield "norms of queries and keys (qk_norm)"
     if not isinstance(block.mlp, Mlp):
-        yield f"MLPs of the kind {type(block.mlp).__name__}"
+        yield f"MLPs of type {type(block.mlp).__name__}"
     elif not is_gelu(block.mlp.act):
         yield f"{type(block.mlp.act).__name__} activations"

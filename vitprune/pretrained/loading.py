@@ -1,4 +1,4 @@
-"""A ViT that starts from pretrained weights, which come from a hub or from a file."""
+"""Load pretrained weights, from a hub or from a file, into a ViT for other images and classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from vitprune.errors import ConfigError, PretrainedError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.vit import ViT, ViTConfig
 from vitprune.pretrained.adapt import adapt, check_adaptable
-from vitprune.pretrained.zoo import Source, find
+from vitprune.pretrained.conversion import ForeignModel
+from vitprune.pretrained.from_timm import find_in_timm
+from vitprune.pretrained.from_torchvision import find_in_torchvision
 
 logger = logging.getLogger(__name__)
 
@@ -29,24 +31,33 @@ def load_pretrained(
 ) -> tuple[ViT, Preprocessing]:
     """A ViT of shape ``config`` with pretrained layers and a new classifier, and the normalisation that they expect.
 
-    ``name`` is ``timm/NAME`` or ``torchvision/NAME``. The weights come from the library's hub, or from the file
-    ``path``. The classifier is drawn from ``generator``.
+    ``name`` is ``timm/NAME`` or ``torchvision/NAME``, where NAME may end in ``.TAG`` to choose among its weights. The
+    weights come from the library's hub, or from the file ``path``. The classifier is drawn from ``generator``.
 
-    Raises PretrainedError if there is no such model, if our ViT cannot express it, or if its weights cannot be had;
-    ConfigError, with the values to set, if ``config`` is of another shape. Both come before anything is downloaded.
+    Raises PretrainedError if there is no such model, if our ViT does not support it, or if its weights cannot be
+    loaded; and ConfigError, with the values to set, if ``config`` has another shape. Name and shape are checked before
+    anything is downloaded.
     """
-    with _told_by_name(name):
-        source = find(name)
-        check_adaptable(source.convert(source.model).config, config)
-        _load(source, _download(source, name) if path is None else read_weights(path))
-        model = adapt(source.convert(source.model), config, generator)
-        return model, _preprocessing(source, config.in_channels)
+    with _errors_naming(name):
+        foreign = _find(name)
+        check_adaptable(foreign.convert(foreign.model).config, config)
+        _load(foreign, _download(foreign, name) if path is None else read_weights(path))
+        model = adapt(foreign.convert(foreign.model), config, generator)
+        return model, _preprocessing(foreign, config.in_channels)
+
+
+def _find(name: str) -> ForeignModel:
+    library, _, model_name = name.partition("/")
+    finders = {"timm": find_in_timm, "torchvision": find_in_torchvision}
+    if library not in finders or not model_name:
+        raise PretrainedError("it is neither timm/NAME nor torchvision/NAME, such as timm/vit_tiny_patch16_224")
+    return finders[library](model_name)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a file of safetensors, or in one of PyTorch, in which they may lie under ``model``.
+    """Read weights from a safetensors file, or from a PyTorch file, where they may be under ``model``.
 
-    Raises PretrainedError if there is no such file, or if it holds no weights.
+    Raises PretrainedError if there is no such file, or if it does not hold weights.
     """
     where = f"model.pretrained_path {path}"
     try:
@@ -66,19 +77,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise PretrainedError(f"{where} holds other things than weights; save the model's state_dict() alone")
+        raise PretrainedError(f"{where} holds more than weights; save the model's state_dict() alone")
     return content
 
 
-def _download(source: Source, name: str) -> Mapping[str, Tensor]:
+def _download(foreign: ForeignModel, name: str) -> Mapping[str, Tensor]:
     logger.info("weights of %s: from the hub, or from its cache", name)
     try:
-        return source.download()
+        return foreign.download()
     except PretrainedError:
         raise
-    # The hubs' clients raise errors of many kinds, which share no base.
+    # The hubs' clients raise errors of many types without a common base.
     except Exception as error:
-        # Addresses may be signed.
+        # Addresses may carry signatures.
         reason = re.sub(r"\w+://\S+", "…", " ".join(str(error).split()))[:200]
         raise PretrainedError(
             f"its weights could not be downloaded ({type(error).__name__}: {reason}); try again with a network, or get "
@@ -86,28 +97,28 @@ def _download(source: Source, name: str) -> Mapping[str, Tensor]:
         ) from None
 
 
-def _load(source: Source, weights: Mapping[str, Tensor]) -> None:
-    """Put weights under the library's names into its model; those of the classifier are left out."""
-    others = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{source.classifier}.")}
+def _load(foreign: ForeignModel, weights: Mapping[str, Tensor]) -> None:
+    """Load weights under the library's names into its model, except those of the classifier."""
+    others = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{foreign.classifier}.")}
     try:
-        result = source.model.load_state_dict(others, strict=False)
+        result = foreign.model.load_state_dict(others, strict=False)
     except RuntimeError as error:
-        raise PretrainedError(f"the weights are of another shape ({' '.join(str(error).split())[:200]})") from None
-    missing = [name for name in result.missing_keys if not name.startswith(f"{source.classifier}.")]
+        raise PretrainedError(f"the weights have another shape ({' '.join(str(error).split())[:200]})") from None
+    missing = [name for name in result.missing_keys if not name.startswith(f"{foreign.classifier}.")]
     if missing or result.unexpected_keys:
-        kind, names = ("no", missing) if missing else ("also", result.unexpected_keys)
-        raise PretrainedError(f"the weights are of another model: there is {kind} {', '.join(names[:3])}")
+        difference, names = ("lack", missing) if missing else ("also have", result.unexpected_keys)
+        raise PretrainedError(f"the weights are of another model: they {difference} {', '.join(names[:3])}")
 
 
-def _preprocessing(source: Source, channels: int) -> Preprocessing:
-    """For grey images, the mean of what the three channels expect."""
-    if channels == len(source.mean):
-        return Preprocessing(mean=source.mean, std=source.std)
-    return Preprocessing(mean=(fmean(source.mean),), std=(fmean(source.std),))
+def _preprocessing(foreign: ForeignModel, channels: int) -> Preprocessing:
+    """The normalisation of the pretrained model; for grey images, its mean over the three channels."""
+    if channels == len(foreign.mean):
+        return Preprocessing(mean=foreign.mean, std=foreign.std)
+    return Preprocessing(mean=(fmean(foreign.mean),), std=(fmean(foreign.std),))
 
 
 @contextmanager
-def _told_by_name(name: str) -> Iterator[None]:
+def _errors_naming(name: str) -> Iterator[None]:
     try:
         yield
     except (ConfigError, PretrainedError) as error:

@@ -1,4 +1,4 @@
-"""The real Kaggle client against no credentials, no network, and a server on this machine."""
+"""The real Kaggle client without credentials, without network, and with a server on this machine."""
 
 import base64
 import hashlib
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.data.conftest import image_bytes, write_zip
-from vitprune.commands.download import download as download_command
+from tests.data.conftest import fetch_raw, image_bytes, write_zip
+from vitprune.data.download.kaggle import download, sign_in
 from vitprune.errors import ConfigError, DownloadError
 from vitprune.storage import read_json
 
@@ -49,17 +49,17 @@ def test_without_credentials_a_few_lines_say_how_to_get_some(tmp_path: Path, par
     done = run_download(tmp_path, params_file(source="kaggle", path=None, kaggle_handle=HANDLE))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("error: Kaggle knows no valid credentials of yours")
+    assert done.stderr.startswith("error: Kaggle found no valid credentials of yours")
     for word in ("KAGGLE_API_TOKEN", "access_token", "kaggle.json", "KAGGLE_CONFIG_DIR", "data.path", HANDLE):
         assert word in done.stderr
     assert len(done.stderr.splitlines()) <= 5
     assert not (tmp_path / "raw").exists()
 
 
-@pytest.mark.parametrize("verbose", ["", "1"])
-def test_without_network_the_token_stays_secret(tmp_path: Path, params_file, verbose: str) -> None:
+def test_without_network_the_token_stays_secret(tmp_path: Path, params_file) -> None:
     path = params_file(source="kaggle", path=None, kaggle_handle=HANDLE)
-    done = run_download(tmp_path, path, KAGGLE_API_TOKEN=SECRET, VERBOSE=verbose)
+    # With VERBOSE, the client prints the headers that it sends.
+    done = run_download(tmp_path, path, KAGGLE_API_TOKEN=SECRET, VERBOSE="1")
     assert done.returncode == 1
     assert f"error: Kaggle: {HANDLE} could not be downloaded (ProxyError): check the network" in done.stderr
     assert "Traceback" not in done.stderr
@@ -68,10 +68,10 @@ def test_without_network_the_token_stays_secret(tmp_path: Path, params_file, ver
         assert not written.is_file() or SECRET.encode() not in written.read_bytes()
 
 
-@pytest.mark.parametrize("handle", ["images", "a/b/c", "../x", "a/b/versions/", "a b/c", "https://x/a/b"])
-def test_an_impossible_handle_is_refused(tmp_path: Path, params_file, handle: str) -> None:
-    with pytest.raises(ConfigError, match=r"data\.kaggle_handle must be owner/name.*got"):
-        download_command(params_file(source="kaggle", path=None, kaggle_handle=handle), tmp_path / "raw")
+def test_a_malformed_handle_is_refused(tmp_path: Path) -> None:
+    for handle in ("images", "a/b/c", "../x", "a/b/versions/", "a b/c", "https://x/a/b"):
+        with pytest.raises(ConfigError, match=r"data\.kaggle_handle must be owner/name.*got"):
+            fetch_raw(tmp_path / "raw", source="kaggle", path=None, kaggle_handle=handle)
 
 
 class Server(ThreadingHTTPServer):
@@ -129,10 +129,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def archive_content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     files = {f"cats/{number}.png": image_bytes(number, size=(90, 90)) for number in range(120)}
-    served = Server(write_zip(tmp_path / "served.zip", files).read_bytes())
+    return write_zip(tmp_path_factory.mktemp("served") / "served.zip", files).read_bytes()
+
+
+@pytest.fixture
+def server(archive_content: bytes) -> Iterator[Server]:
+    served = Server(archive_content)
     thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield served
@@ -149,9 +154,7 @@ def api(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "VERBOSE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    from vitprune.data.sources.kaggle import sign_in
-
-    # The client is made when it is first imported, which without credentials ends in this error.
+    # The client is made when it is first imported, which ends in this error without credentials.
     with pytest.raises(DownloadError):
         sign_in(HANDLE)
     from kaggle.api.kaggle_api_extended import KaggleApi
@@ -166,8 +169,6 @@ def api(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def fetch(api: Any, archive: Path, **options: Any) -> list[tuple[int, int]]:
-    from vitprune.data.sources.kaggle import download
-
     steps: list[tuple[int, int]] = []
     download(api, HANDLE, archive, lambda *step: steps.append(step), **options)
     return steps
@@ -183,25 +184,25 @@ def test_an_archive_arrives_whole_and_progress_ends_at_its_size(server: Server, 
 
 
 def test_the_archive_moves_from_the_cache_to_the_raw_folder(
-    server: Server, api: Any, tmp_path: Path, params_file, monkeypatch: pytest.MonkeyPatch
+    server: Server, api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VITPRUNE_CACHE", str(tmp_path / "cache"))
-    # Signing in is the one step that needs Kaggle itself.
-    monkeypatch.setattr("vitprune.data.sources.kaggle.sign_in", lambda handle: api)
-    download_command(params_file(source="kaggle", path=None, kaggle_handle=HANDLE), tmp_path / "raw")
+    # Only signing in needs Kaggle itself.
+    monkeypatch.setattr("vitprune.data.download.kaggle.sign_in", lambda handle: api)
+    fetch_raw(tmp_path / "raw", source="kaggle", path=None, kaggle_handle=HANDLE)
     assert (tmp_path / "raw/images.zip").read_bytes() == server.content
     assert read_json(tmp_path / "raw/source.json")["kaggle_handle"] == HANDLE
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert SECRET not in (tmp_path / "raw/source.json").read_text()
 
 
-def test_a_cut_download_goes_on_where_it_stopped(server: Server, api: Any, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, api: Any, tmp_path: Path) -> None:
     archive = tmp_path / "cache/images.zip"
-    # The client writes in pieces of a MiB: what lies between the last of them and the cut is lost.
+    # The client writes whole MiB: the bytes between the last of them and the cut are lost.
     kept = 2 << 20
     assert len(server.content) > kept + 10_000
     server.cut_after = kept + 5000
-    with pytest.raises(DownloadError, match=r"could not be downloaded .*goes on where it stopped") as raised:
+    with pytest.raises(DownloadError, match=r"could not be downloaded .*resumes the download") as raised:
         fetch(api, archive, max_retries=0)
     assert SECRET not in str(raised.value)
     assert raised.value.__context__ is None
@@ -223,17 +224,15 @@ def test_a_partial_file_of_an_older_version_is_not_continued(server: Server, api
     assert server.ranges[-1] is None
 
 
-def test_content_that_is_not_what_was_announced_is_thrown_away(server: Server, api: Any, tmp_path: Path) -> None:
+def test_content_that_differs_from_what_was_announced_is_deleted(server: Server, api: Any, tmp_path: Path) -> None:
     archive = tmp_path / "cache/images.zip"
     server.md5 = base64.b64encode(bytes(16)).decode()
-    with pytest.raises(
-        DownloadError, match=r"did not arrive as announced \(its MD5 checksum is another one\); try again"
-    ):
+    with pytest.raises(DownloadError, match=r"did not arrive as announced \(its MD5 checksum differs\); try again"):
         fetch(api, archive)
     assert not archive.exists()
 
 
-def test_an_archive_that_is_none_is_thrown_away(server: Server, api: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_deleted(server: Server, api: Any, tmp_path: Path) -> None:
     archive = tmp_path / "cache/images.zip"
     server.content = b"<html>sorry</html>"
     server.md5 = base64.b64encode(hashlib.md5(server.content).digest()).decode()
@@ -242,16 +241,14 @@ def test_an_archive_that_is_none_is_thrown_away(server: Server, api: Any, tmp_pa
     assert not archive.exists()
 
 
-@pytest.mark.parametrize(
-    ("status", "message"),
-    [
-        (401, "refused somebody/images .HTTP 401.: check your token"),
-        (403, "refused somebody/images .HTTP 403."),
-        (404, "no data set somebody/images .HTTP 404.: check data.kaggle_handle"),
-        (500, "could not send somebody/images .HTTP 500."),
-    ],
-)
-def test_a_refusal_says_what_to_check(server: Server, api: Any, tmp_path: Path, status: int, message: str) -> None:
-    server.status = status
-    with pytest.raises(DownloadError, match=message):
-        fetch(api, tmp_path / "cache/images.zip")
+def test_a_refusal_says_what_to_check(server: Server, api: Any, tmp_path: Path) -> None:
+    messages = {
+        401: r"refused somebody/images \(HTTP 401\): check your token",
+        403: r"refused somebody/images \(HTTP 403\)",
+        404: r"no data set somebody/images \(HTTP 404\): check data\.kaggle_handle",
+        500: r"could not send somebody/images \(HTTP 500\)",
+    }
+    for status, message in messages.items():
+        server.status = status
+        with pytest.raises(DownloadError, match=message):
+            fetch(api, tmp_path / "cache/images.zip")

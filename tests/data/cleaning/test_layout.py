@@ -1,7 +1,9 @@
+from itertools import product
+
 import pytest
 
-from vitprune.data.collection import Layout
-from vitprune.data.layout import find_layout
+from vitprune.data.cleaning.collection import Layout
+from vitprune.data.cleaning.layout import find_layout
 from vitprune.errors import DataError
 
 
@@ -23,21 +25,19 @@ def test_class_folders_without_splits_are_all_train() -> None:
     assert list(found.class_names) == ["cats", "dogs"]
 
 
-@pytest.mark.parametrize("prefix", ["", "tiny-imagenet-200/", "one/two/three/"])
-def test_splits_are_found_below_common_folders(prefix: str) -> None:
-    assert placed(layout(*(prefix + name for name in SPLIT))) == PLACED
+def test_splits_are_found_below_common_folders() -> None:
+    for prefix in ("", "tiny-imagenet-200/", "one/two/three/"):
+        assert placed(layout(*(prefix + name for name in SPLIT))) == PLACED
 
 
-@pytest.mark.parametrize("val", ["val", "Valid", "VALIDATION", "dev"])
-@pytest.mark.parametrize("test", ["test", "Testing"])
-@pytest.mark.parametrize("train", ["train", "Training"])
-def test_splits_have_synonyms_in_any_case(train: str, val: str, test: str) -> None:
-    found = layout(f"{train}/a/1.png", f"{train}/b/2.png", f"{val}/a/3.png", f"{test}/b/4.png")
-    assert sorted(placed(found)) == sorted(PLACED)
+def test_splits_have_synonyms_in_any_case() -> None:
+    for train, val, test in product(("train", "Training"), ("val", "Valid", "VALIDATION", "dev"), ("test", "Testing")):
+        found = layout(f"{train}/a/1.png", f"{train}/b/2.png", f"{val}/a/3.png", f"{test}/b/4.png")
+        assert sorted(placed(found)) == sorted(PLACED)
 
 
 def test_a_class_may_keep_its_images_in_a_folder_of_its_own() -> None:
-    found = layout(*(name.replace("/", "/", 1).replace("a/", "a/images/").replace("b/", "b/images/") for name in SPLIT))
+    found = layout(*(name.replace("a/", "a/images/").replace("b/", "b/images/") for name in SPLIT))
     assert placed(found) == PLACED
     assert list(layout("x/images/1.png", "y/images/1.png").class_names) == ["x", "y"]
 
@@ -107,13 +107,12 @@ def test_annotations_must_name_every_image_and_its_class() -> None:
         layout(*files, texts={"val/val_annotations.txt": "1.png a"})
 
 
-@pytest.mark.parametrize("where", ["words.txt", "top/words.txt", "top/data/words.txt"])
-def test_words_beside_the_splits_or_above_give_readable_names(where: str) -> None:
+def test_words_beside_the_splits_or_above_give_readable_names() -> None:
     words = "\ufeffn1\tgoldfish, Carassius auratus\nn2\ttabby\n\nn9\tunused\nno tab"
-    found = layout(
-        *(f"top/data/{split}/n{n}/1.png" for split in ("train", "val") for n in (1, 2, 3)), texts={where: words}
-    )
-    assert dict(found.class_names) == {"n1": "goldfish", "n2": "tabby", "n3": "n3"}
+    files = [f"top/data/{split}/n{n}/1.png" for split in ("train", "val") for n in (1, 2, 3)]
+    for where in ("words.txt", "top/words.txt", "top/data/words.txt"):
+        found = layout(*files, texts={where: words})
+        assert dict(found.class_names) == {"n1": "goldfish", "n2": "tabby", "n3": "n3"}
 
 
 def test_classes_that_would_share_a_name_keep_their_folder_beside_it() -> None:
@@ -149,8 +148,8 @@ def test_a_class_that_has_files_in_one_split_is_not_empty() -> None:
         (("cats/train/1.png", "dogs/train/1.png"), "in a split folder"),
     ],
 )
-def test_a_layout_that_gives_no_class_says_what_is_understood(files: tuple[str, ...], message: str) -> None:
-    with pytest.raises(DataError, match="understood are class folders") as raised:
+def test_a_layout_without_classes_is_refused_with_what_is_expected(files: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match="expected are class folders") as raised:
         layout(*files)
     assert message in str(raised.value)
 

@@ -1,4 +1,4 @@
-"""What every source looks like once it is understood: named images in splits and classes, and a way to their pixels."""
+"""What every source becomes once it is opened: named images in splits and classes, and a reader of their pixels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vitprune.data.packed import SplitName
 class ImageFile:
     """A file that should be an image.
 
-    ``split`` is ``train`` where the source has no splits. ``folder`` names the class. ``position`` says where the
-    reader of the source finds it; two files of the same name differ in it.
+    ``split`` is ``train`` if the source has no splits. ``folder`` names the class. ``position`` is the file's place in
+    the source, and tells apart two files of the same name.
     """
 
     name: str
@@ -26,7 +26,7 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class IgnoredFile:
-    """A file that never was a candidate, and why."""
+    """A file that was never a candidate, and why."""
 
     name: str
     reason: str
@@ -36,8 +36,8 @@ class IgnoredFile:
 class Layout:
     """Every file of a source in its place.
 
-    ``images`` are sorted by name. ``class_names`` maps the folder of each class that has files to a readable name, and
-    its order is the order of the labels. ``empty_folders`` are class folders in which no file lies.
+    ``images`` are sorted by name. ``class_names`` maps the folder of each class that has files to a readable name; its
+    order is the order of the labels. ``empty_folders`` are class folders without files.
     """
 
     images: tuple[ImageFile, ...]
@@ -50,8 +50,8 @@ class Layout:
 class Collection:
     """A source that can be read.
 
-    ``read`` yields, in whatever order is cheap, the index of an image in ``layout.images`` with its pixels, uint8
-    ``(height, width, channels)`` at the original size, or None where it cannot be decoded.
+    ``read`` yields the index of each image in ``layout.images`` with its pixels, uint8 ``(height, width, channels)`` at
+    the original size, or with None if it cannot be decoded. The order is whichever is cheapest to read.
     """
 
     layout: Layout

@@ -1,6 +1,6 @@
-"""From the bytes of an image file to an upright uint8 array, and from there to a square of the wanted size.
+"""Decode image files to upright uint8 arrays, and turn those into squares of the wanted size.
 
-Legend of dimensions: h, w  height and width as they came    s  image_size    c  channels (1 grey, 3 RGB)
+Legend of dimensions: h, w  original height and width    s  image_size    c  channels (1 grey, 3 RGB)
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ import hashlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from vitprune.errors import DataError
+
 logger = logging.getLogger(__name__)
 
-# Pillow knows more, among them formats that start other programs; these are what data sets are made of.
+# Pillow reads more formats, and starts other programs for some of them; data sets consist of these.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EXTENSIONS = frozenset(
     [
@@ -40,36 +44,36 @@ EXTENSIONS = frozenset(
 
 
 def decode(content: bytes, channels: Literal[1, 3]) -> np.ndarray | None:
-    """Pixels ``(h, w, c)`` of an image file: first frame, upright, transparency laid on white.
+    """Pixels ``(h, w, c)`` of an image file: the first frame, upright, with transparency laid on white.
 
-    None if the file is no image, is cut short, or would unpack to a decompression bomb.
+    None if the file is not an image, is cut short, or is a decompression bomb.
     """
     try:
         with warnings.catch_warnings():
-            # What is odd but readable is read in silence; what Pillow suspects to be a bomb is not read.
+            # Odd but readable files are read without a warning; suspected decompression bombs are not read.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 image.load()
-                # A PNG may tell its orientation behind the pixels, hence after loading.
+                # After loading, because a PNG may store its orientation behind the pixels.
                 ImageOps.exif_transpose(image, in_place=True)
                 return to_pixels(image, channels)
     except MemoryError:
         raise
     except Exception as error:
-        # Broken files make Pillow's parsers raise nearly anything (SyntaxError, struct.error, IndexError, …).
+        # Pillow's parsers raise nearly any exception on broken files (SyntaxError, struct.error, IndexError, …).
         logger.debug("undecodable: %s", error)
         return None
 
 
 def to_pixels(image: Image.Image, channels: Literal[1, 3]) -> np.ndarray:
-    """Pixels ``(h, w, c)`` of an image of any mode but floating point, for which it raises ValueError."""
+    """Pixels ``(h, w, c)`` of an image of any mode. Raises ValueError for floating-point pixels."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
     elif image.mode == "LAB":
-        image = image.convert("RGB")  # Pillow knows no way from here to grey.
+        image = image.convert("RGB")  # Pillow cannot convert LAB to grey.
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
@@ -79,7 +83,7 @@ def to_pixels(image: Image.Image, channels: Literal[1, 3]) -> np.ndarray:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Grey values of 0..65535 as 0..255; Pillow's own conversion would clip them at 255."""
+    """Scale grey values from 0..65535 to 0..255; Pillow's own conversion would clip them at 255."""
     values = np.asarray(image).astype(np.int64)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -88,17 +92,20 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def digest(pixels: np.ndarray) -> bytes:
-    """16 bytes that are equal for images ``(h, w, c)`` of equal shape and pixels."""
+    """A hash of 16 bytes that is equal for images ``(h, w, c)`` of equal shape and pixels."""
     hashed = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     hashed.update(np.ascontiguousarray(pixels).data)
     return hashed.digest()
 
 
 def to_square(pixels: np.ndarray, image_size: int, resize: Literal["crop", "stretch"]) -> np.ndarray:
-    """An image ``(h, w, c)`` as ``(c, s, s)``, resampled bicubically with antialiasing unless the size fits already."""
+    """Turn an image ``(h, w, c)`` into ``(c, s, s)``.
+
+    It is resampled bicubically with antialiasing, unless it already has the right size.
+    """
     height, width, channels = pixels.shape
     if resize == "crop" and height != width:
-        # Cutting first gives the same square as resizing first, and costs less.
+        # Cropping first gives the same square as resizing first, and costs less.
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         pixels = pixels[top : top + side, left : left + side]
@@ -108,3 +115,35 @@ def to_square(pixels: np.ndarray, image_size: int, resize: Literal["crop", "stre
         pixels = np.asarray(image.resize((image_size, image_size), Image.Resampling.BICUBIC))
         pixels = pixels.reshape(image_size, image_size, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the files among ``paths``, and all image files at any depth in the folders among them, sorted by name.
+
+    Raises DataError for a path that does not exist, or if there is no image file at all.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder")
+    if not files:
+        raise DataError(
+            f"no image files in {', '.join(map(str, paths))} (of the kinds {', '.join(sorted(EXTENSIONS))})"
+        )
+    return files
+
+
+def read_image(path: Path, image_size: int, channels: Literal[1, 3], resize: Literal["crop", "stretch"]) -> np.ndarray:
+    """Pixels ``(c, s, s)``, uint8, as the clean stage makes them. Raises DataError if the file is not an image."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: not readable ({error.strerror})") from None
+    pixels = decode(content, channels)
+    if pixels is None:
+        raise DataError(f"{path}: not an image that can be decoded; leave it out")
+    return to_square(pixels, image_size, resize)

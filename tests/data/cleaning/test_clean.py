@@ -1,38 +1,40 @@
-"""The download and clean commands from end to end, on real archives."""
+"""Cleaning from end to end, on real archives that were fetched as the download stage does."""
 
 import csv
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.data.conftest import class_folders, image_bytes, write_tar, write_zip
-from vitprune.commands.clean import clean
-from vitprune.commands.download import download
-from vitprune.data import PackedData, load_packed
+from tests.data.conftest import class_folders, clean_params, clean_raw, fetch_raw, image_bytes, write_tar, write_zip
+from vitprune.commands.clean import clean as clean_command
+from vitprune.commands.download import download as download_command
+from vitprune.data.cleaning.clean import clean
+from vitprune.data.packed import PackedData, load_packed
 from vitprune.errors import DataError
 
-ParamsFile = Callable[..., Path]
 GENEROUS = {"max_dropped_fraction": 1.0}
 
 
 @pytest.fixture
-def cleaned(tmp_path: Path, params_file: ParamsFile) -> Callable[..., PackedData]:
-    """Download and clean an archive of the given files; what is written lies in ``tmp_path``."""
+def cleaned(tmp_path: Path) -> Callable[..., PackedData]:
+    """Fetch and clean an archive of the given files; the outputs are in ``tmp_path``."""
 
-    def run(files: Mapping[str, bytes | str | None], *, tar: str = "", **params: Any) -> PackedData:
+    def run(
+        files: Mapping[str, bytes | str | None], *, tar: str = "", clean: Mapping[str, Any] | None = None, **data: Any
+    ) -> PackedData:
         archive = tmp_path / "images.archive"
         write_tar(archive, files, tar) if tar else write_zip(archive, files)
-        path = params_file(source="archive", path=str(archive), **params)
-        download(path, tmp_path / "raw")
-        clean(path, tmp_path / "raw", tmp_path / "clean", tmp_path / "clean.json")
-        return load_packed(tmp_path / "clean")
+        return clean_raw(tmp_path, fetch_raw(tmp_path / "raw", path=str(archive), **data), **(clean or {}))
 
     return run
 
@@ -51,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def kaggle_tiny_imagenet() -> dict[str, bytes | str | None]:
-    """A small copy of the cleaned Tiny-ImageNet on Kaggle, with everything that may be wrong with one."""
+    """A small copy of the cleaned Tiny-ImageNet on Kaggle, with every kind of fault."""
     files: dict[str, bytes | str | None] = {
         "wnids.txt": "n01\nn02\nn03\n",
         "words.txt": "n01\tgoldfish, fish\nn02\ttoad\n",
@@ -72,8 +74,7 @@ def kaggle_tiny_imagenet() -> dict[str, bytes | str | None]:
     return files
 
 
-@pytest.mark.parametrize("tar", ["", "w", "w:gz"])
-@pytest.mark.parametrize("prefix", ["", "tiny-imagenet-200/"])
+@pytest.mark.parametrize(("prefix", "tar"), [("", ""), ("tiny-imagenet-200/", "w:gz")])
 def test_the_kaggle_layout_is_cleaned(cleaned, tmp_path: Path, tar: str, prefix: str) -> None:
     files = {prefix + name: content for name, content in kaggle_tiny_imagenet().items()}
     data = cleaned(files, tar=tar, clean={"max_dropped_fraction": 0.1})
@@ -139,8 +140,6 @@ def test_the_official_layout_gets_a_test_split_cut_from_train(cleaned, tmp_path:
 
 def test_pixels_and_labels_arrive_unchanged_at_the_same_size(cleaned, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    from PIL import Image
-
     files: dict[str, bytes | str | None] = {}
     originals = {}
     for label in range(2):
@@ -178,22 +177,23 @@ def test_the_same_picture_in_another_file_format_is_a_duplicate(cleaned, tmp_pat
     assert manifest(tmp_path)["cats/copy.bmp"]["duplicate_of"] == "cats/00.png"
 
 
-def test_the_same_input_gives_the_same_bytes_whatever_the_order_and_hash_seed(tmp_path: Path, params_file) -> None:
+def test_the_same_input_gives_the_same_bytes_whatever_the_order_and_hash_seed(tmp_path: Path) -> None:
     files = class_folders(classes=("a", "b", "c"))
     outputs = []
-    for seed, order in (("1", files), ("2", dict(reversed(files.items())))):
+    script = (
+        "import sys; from pathlib import Path; from tests.data.conftest import clean_raw; "
+        "from vitprune.data.options import DataOptions; "
+        "clean_raw(Path(sys.argv[1]), DataOptions.model_validate_json(sys.argv[2]))"
+    )
+    for order in (files, dict(reversed(files.items()))):
         archive = write_zip(tmp_path / "images.zip", order)
-        path = params_file(source="archive", path=str(archive))
-        script = (
-            "from pathlib import Path; from vitprune.commands.clean import clean; "
-            "from vitprune.commands.download import download; import sys; p, o = map(Path, sys.argv[1:]); "
-            "download(p, o / 'raw'); clean(p, o / 'raw', o / 'clean', o / 'clean.json')"
-        )
-        subprocess.run(
-            [sys.executable, "-c", script, str(path), str(tmp_path)],
-            check=True,
-            env=os.environ | {"PYTHONHASHSEED": seed},
-        )
+        data = fetch_raw(tmp_path / "raw", path=str(archive))
+        if order is files:
+            clean_raw(tmp_path, data)
+        else:
+            # Python's hash seed, and with it the order of sets, is fixed when a process starts.
+            command = [sys.executable, "-c", script, str(tmp_path), data.model_dump_json()]
+            subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": "7"})
         outputs.append(contents(tmp_path / "clean") | {"metrics": (tmp_path / "clean.json").read_bytes()})
     assert outputs[0] == outputs[1]
     assert sorted(outputs[0]) == sorted(
@@ -244,19 +244,14 @@ def test_an_empty_class_folder_is_left_out_and_said_so(cleaned, caplog, tmp_path
     assert manifest(tmp_path)["birds/"]["action"] == "ignored"
 
 
-@pytest.mark.parametrize("files", [class_folders(classes=("cats",)), class_folders(classes=("cats",)) | {"dogs": None}])
-def test_one_class_is_not_enough(cleaned, files) -> None:
-    with pytest.raises(DataError, match=r"classes .*'cats'.*two or more"):
-        cleaned(files)
+def test_one_class_is_not_enough(cleaned) -> None:
+    one = class_folders(classes=("cats",))
+    for files in (one, one | {"dogs": None}, one | {"dogs/1.txt": ""}):
+        with pytest.raises(DataError, match=r"classes .*'cats'.*at least two"):
+            cleaned(files, clean={"empty_classes": "drop"})
 
 
-def test_one_class_left_after_dropping_is_not_enough(cleaned) -> None:
-    with pytest.raises(DataError, match="two or more"):
-        cleaned(class_folders(classes=("cats",)) | {"dogs/1.txt": ""}, clean={"empty_classes": "drop"})
-
-
-@pytest.mark.parametrize("split", ["val", "test"])
-@pytest.mark.parametrize("fraction", [0.0, 0.01])
+@pytest.mark.parametrize(("split", "fraction"), [("val", 0.0), ("test", 0.01)])
 def test_a_split_that_is_neither_there_nor_cut_is_an_error(cleaned, split: str, fraction: float) -> None:
     with pytest.raises(DataError, match=rf"no {split} images.*clean\.{split}_fraction \({fraction}\)"):
         cleaned(class_folders(), clean={f"{split}_fraction": fraction})
@@ -276,10 +271,7 @@ def test_fractions_do_not_touch_splits_that_are_there(cleaned) -> None:
     assert [len(data.train), len(data.val), len(data.test)] == [20, 20, 20]
 
 
-def test_links_in_an_archive_are_ignored_and_said_so(cleaned, tmp_path: Path, params_file) -> None:
-    import io
-    import tarfile
-
+def test_links_in_an_archive_are_ignored(tmp_path: Path) -> None:
     archive = tmp_path / "links.tar"
     write_tar(archive, class_folders())
     with tarfile.open(archive, "a") as tar:
@@ -289,24 +281,31 @@ def test_links_in_an_archive_are_ignored_and_said_so(cleaned, tmp_path: Path, pa
         late = tarfile.TarInfo("cats/zz.png")
         late.size = len(image_bytes(77))
         tar.addfile(late, io.BytesIO(image_bytes(77)))
-    path = params_file(source="archive", path=str(archive))
-    download(path, tmp_path / "raw")
-    clean(path, tmp_path / "raw", tmp_path / "clean", tmp_path / "clean.json")
+    clean_raw(tmp_path, fetch_raw(tmp_path / "raw", path=str(archive)))
     assert manifest(tmp_path)["cats/link.png"]["reason"] == "link"
     assert manifest(tmp_path)["cats/zz.png"]["action"] == "kept"
 
 
 def test_an_unknown_layout_names_the_archive(cleaned) -> None:
-    with pytest.raises(DataError, match=r"images\.archive: loose\.png lies outside class folders; understood are"):
+    with pytest.raises(DataError, match=r"images\.archive: loose\.png lies outside class folders; expected are"):
         cleaned(class_folders() | {"loose.png": image_bytes(5)})
 
 
-def test_progress_is_told_up_to_the_end(tmp_path: Path, params_file) -> None:
-    from vitprune.config import load_params
-    from vitprune.data.cleaning import clean as clean_raw
+def test_the_commands_take_digits_from_the_bundled_file_to_packed_data(tmp_path: Path, params_file) -> None:
+    fractions = {"val_fraction": 0.15, "test_fraction": 0.25}
+    params = params_file(source="digits", path=None, channels=1, clean=fractions)
+    download_command(params, tmp_path / "raw")
+    clean_command(params, tmp_path / "raw", tmp_path / "clean", tmp_path / "clean.json")
+    data = load_packed(tmp_path / "clean")
+    assert data.class_names == tuple("0123456789")
+    assert [len(data.train), len(data.val), len(data.test)] == [1078, 270, 449]
+    assert (data.image_size, data.channels) == (8, 1)
+    assert data.train.images.max() == 255
+    assert metrics(tmp_path)["kept"] == 1797
 
-    path = params_file(source="archive", path=str(write_zip(tmp_path / "images.zip", class_folders())))
-    download(path, tmp_path / "raw")
-    params, seen = load_params(path), []
-    clean_raw(tmp_path / "raw", tmp_path / "clean", params.data, params.clean, lambda *step: seen.append(step))
+
+def test_progress_is_reported_up_to_the_end(tmp_path: Path) -> None:
+    data = fetch_raw(tmp_path / "raw", path=str(write_zip(tmp_path / "images.zip", class_folders())))
+    seen = []
+    clean(tmp_path / "raw", tmp_path / "clean", data, clean_params(), lambda *step: seen.append(step))
     assert seen == [(done, 20) for done in range(1, 21)]

@@ -1,13 +1,15 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
 from tests.data.conftest import image_bytes
-from vitprune.data.decode import decode, digest, to_pixels, to_square
+from vitprune.data.cleaning.images import decode, digest, find_images, read_image, to_pixels, to_square
+from vitprune.errors import DataError
 
 
 def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -16,16 +18,16 @@ def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I"])
-def test_every_mode_becomes_grey_or_colour(mode: str, channels: int) -> None:
+def test_every_mode_becomes_grey_or_colour(mode: str) -> None:
     grey = Image.new("L", (6, 4), 200)
     image = grey.convert("I").point(lambda value: value * 257) if mode in ("I", "I;16") else grey.convert("RGB")
     image = image.convert(mode) if mode != "LAB" else Image.new("LAB", (6, 4), (200, 128, 128))
-    pixels = to_pixels(image, channels)
-    assert (pixels.shape, pixels.dtype) == ((4, 6, channels), np.uint8)
-    if mode not in ("1", "LAB"):
-        assert abs(pixels.astype(int) - 200).max() <= 5
+    for channels in (1, 3):
+        pixels = to_pixels(image, channels)
+        assert (pixels.shape, pixels.dtype) == ((4, 6, channels), np.uint8)
+        if mode not in ("1", "LAB"):
+            assert abs(pixels.astype(int) - 200).max() <= 5
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"])
@@ -84,15 +86,15 @@ def test_the_first_frame_of_an_animation_counts() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
-def test_files_cut_short_are_undecodable(format: str, share: float) -> None:
+def test_files_cut_short_are_undecodable(format: str) -> None:
     content = image_bytes(0, size=(40, 40), format=format)
-    assert decode(content[: int(len(content) * share)], 3) is None
+    for share in (0.1, 0.5, 0.8):
+        assert decode(content[: int(len(content) * share)], 3) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"a text named .jpg", b"\x00" * 100, b"%!PS-Adobe-3.0 EPSF-3.0\n"])
-def test_what_is_no_image_is_undecodable(content: bytes) -> None:
-    assert decode(content, 3) is None
+def test_files_that_are_not_images_are_undecodable() -> None:
+    for content in (b"", b"a text named .jpg", b"\x00" * 100, b"%!PS-Adobe-3.0 EPSF-3.0\n"):
+        assert decode(content, 3) is None
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])
@@ -133,3 +135,23 @@ def test_the_digest_tells_pixels_and_shapes_apart() -> None:
     assert digest(pixels) == digest(np.asfortranarray(pixels))
     assert digest(pixels) != digest(pixels.reshape(6, 4, 1))
     assert digest(pixels) != digest(pixels + np.uint8(1))
+
+
+def test_images_are_found_in_folders_and_read_as_the_clean_stage_makes_them(tmp_path: Path) -> None:
+    (tmp_path / "deep/er").mkdir(parents=True)
+    content = image_bytes(0, size=(9, 5))
+    for name in ("b.PNG", "deep/er/a.png"):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "notes.txt").write_text("not an image")
+    files = find_images([tmp_path, tmp_path / "notes.txt"])
+    assert [file.name for file in files] == ["b.PNG", "a.png", "notes.txt"]
+    pixels = decode(content, 1)
+    assert pixels is not None
+    np.testing.assert_array_equal(read_image(files[0], 4, 1, "crop"), to_square(pixels, 4, "crop"))
+    with pytest.raises(DataError, match=r"notes\.txt: not an image that can be decoded"):
+        read_image(files[2], 4, 1, "crop")
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        find_images([Path("nowhere")])
+    with pytest.raises(DataError, match="no image files in"):
+        (tmp_path / "empty").mkdir()
+        find_images([tmp_path / "empty"])

@@ -1,21 +1,20 @@
-"""Which split and class the files of an archive belong to, told from their paths.
+"""Find the split and the class of each file of an archive from its path.
 
-Understood are class folders (``cats/1.jpg``), and class folders inside splits (``train/cats/1.jpg``), both below any
-number of common folders. A class may keep its images in folders of its own (``cats/images/1.jpg``). A split may
-instead hold loose images, or an ``images`` folder, with a ``*_annotations.txt`` that gives each file its class, as
-the official Tiny-ImageNet does; a test split without one has no labels and is ignored.
+An archive may hold class folders (``cats/1.jpg``), or splits with class folders in them (``train/cats/1.jpg``). Both
+may lie below any number of common folders, and a class may have folders of its own (``cats/images/1.jpg``). As in the
+official Tiny-ImageNet, a split may instead hold loose images, or an ``images`` folder, and a ``*_annotations.txt`` with
+the class of each file. A test split of loose images without annotations has no labels and is ignored.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from vitprune.data.class_names import parse_words, readable_names
-from vitprune.data.collection import IgnoredFile, ImageFile, Layout
-from vitprune.data.decode import EXTENSIONS
+from vitprune.data.cleaning.collection import IgnoredFile, ImageFile, Layout
+from vitprune.data.cleaning.images import EXTENSIONS
 from vitprune.data.packed import SPLITS, SplitName
 from vitprune.errors import DataError
 
@@ -29,8 +28,8 @@ SPLIT_FOLDERS: Mapping[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-UNDERSTOOD = (
-    "understood are class folders with images (cats/1.jpg), and train, val and test folders with class folders in them "
+EXPECTED = (
+    "expected are class folders with images (cats/1.jpg), or train, val and test folders with class folders in them "
     "(train/cats/1.jpg), both below any number of common folders"
 )
 
@@ -48,7 +47,7 @@ class _File:
 
 
 def is_text_of_interest(name: str) -> bool:
-    """Whether ``find_layout`` wants to see the content of the file of this name."""
+    """Whether ``find_layout`` needs the content of the file of this name."""
     base = name.rsplit("/", 1)[-1]
     return base == "words.txt" or base.endswith("_annotations.txt")
 
@@ -58,9 +57,9 @@ def find_layout(
 ) -> Layout:
     """Put every file in its place.
 
-    ``files`` are paths with forward slashes, their index being the ``position`` of the images; ``folders`` are those
-    that have entries of their own; ``texts`` holds what ``is_text_of_interest`` asked for. Raises DataError if images
-    lie where no class can be told.
+    ``files`` are paths with forward slashes, and their indices become the images' positions. ``folders`` are the
+    folders that have their own entries in the archive. ``texts`` maps the files for which ``is_text_of_interest`` is
+    true to their contents. Raises DataError if the class of an image cannot be found.
     """
     ignored = [IgnoredFile(name=name, reason="link") for name in links]
     images: list[_File] = []
@@ -75,7 +74,7 @@ def find_layout(
             others.append(file)
             ignored.append(IgnoredFile(name=name, reason="not an image"))
     if not images:
-        raise DataError(f"no images among {len(files)} files; {UNDERSTOOD}")
+        raise DataError(f"no images among {len(files)} files; {EXPECTED}")
     root, splits = _find_root(images)
     tree = _Tree(images, others, [parts for name in folders if not _is_system(parts := tuple(name.split("/")))], texts)
     if splits:
@@ -86,20 +85,20 @@ def find_layout(
     class_folders = sorted(tree.class_folders)
     return Layout(
         images=tuple(sorted(tree.placed, key=lambda image: (image.name, image.position))),
-        class_names=readable_names(class_folders, _find_words(root, texts)),
+        class_names=_readable_names(class_folders, _find_words(root, texts)),
         ignored=tuple(sorted(ignored, key=lambda file: file.name)),
         empty_folders=tuple(sorted(tree.folders_seen - tree.class_folders)),
     )
 
 
 def _is_system(parts: Parts) -> bool:
-    # Hidden files, among them macOS's ._1.jpg, which looks like an image and is none.
+    # Hidden files include macOS's ._1.jpg, which is named like an image but is not one.
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return hidden or parts[-1].lower() in ("thumbs.db", "desktop.ini")
 
 
 def _children(images: Iterable[_File], depth: int) -> dict[str, list[_File]]:
-    """Images by the folder that they lie in, or below, at this depth; those that lie loose are under the empty name."""
+    """Group images by their folder at this depth; loose images are under the empty name."""
     children: dict[str, list[_File]] = defaultdict(list)
     for image in images:
         children[image.parts[depth] if len(image.parts) > depth + 1 else ""].append(image)
@@ -107,7 +106,7 @@ def _children(images: Iterable[_File], depth: int) -> dict[str, list[_File]]:
 
 
 def _find_root(images: Sequence[_File]) -> tuple[Parts, dict[str, SplitName]]:
-    """The folder that holds the splits or else the class folders, and the splits by the names of their folders."""
+    """The folder that holds the splits, or else the class folders; and the splits by the names of their folders."""
     root: Parts = ()
     while True:
         children = _children(images, len(root))
@@ -115,7 +114,7 @@ def _find_root(images: Sequence[_File]) -> tuple[Parts, dict[str, SplitName]]:
         if splits:
             outside = [image for folder, inside in children.items() if folder not in splits for image in inside]
             if outside:
-                raise DataError(f"{_examples(outside)} outside the splits {_listed(splits)}; {UNDERSTOOD}")
+                raise DataError(f"{_examples(outside)} outside the splits {_listed(splits)}; {EXPECTED}")
             return root, splits
         only = next(iter(children))
         if len(children) > 1 or "" in children or "" in _children(children[only], len(root) + 1):
@@ -128,12 +127,12 @@ def _split_folders(children: Mapping[str, Sequence[_File]], root: Parts) -> dict
     training = [
         folder
         for folder, split in named.items()
-        # Toys may have a class of trains: as a split it would hold folders, and not just its images.
+        # A class may be called train; unlike a split, it holds images and no class folders.
         if split == "train" and _has_folders_of_images(children[folder], len(root) + 1)
     ]
     if not training:
         if len(named) > 1 and len(named) == len(children):
-            raise DataError(f"splits {_listed(named)}, but no train folder with class folders in it; {UNDERSTOOD}")
+            raise DataError(f"splits {_listed(named)}, but no train folder with class folders in it; {EXPECTED}")
         return {}
     for split in SPLITS:
         folders = [folder for folder, its_split in named.items() if its_split == split]
@@ -149,7 +148,7 @@ def _has_folders_of_images(images: Iterable[_File], depth: int) -> bool:
 
 
 class _Tree:
-    """The files while they are put in their places."""
+    """Files, and where each was placed so far."""
 
     def __init__(
         self, images: Sequence[_File], others: Sequence[_File], folders: Sequence[Parts], texts: Mapping[str, str]
@@ -165,15 +164,15 @@ class _Tree:
 
     def read_class_folders(self, root: Parts) -> None:
         for image in self.images:
-            # A split that was not recognised as one must not become a class, nor melt into one.
+            # A split that was not recognised must neither become a class nor be merged into one.
             inner = {part.lower() for part in image.parts[len(root) + 1 : -1]}
             if inner & SPLIT_FOLDERS.keys():
-                raise DataError(f"{_examples([image])} in a split folder that has others beside or above; {UNDERSTOOD}")
+                raise DataError(f"{_examples([image])} in a split folder that has others beside or above; {EXPECTED}")
         self._place_in_classes("train", self.images, root)
 
     def read_splits(self, root: Parts, splits: Mapping[str, SplitName]) -> None:
         children = _children(self.images, len(root))
-        # Train first: what its classes are called tells a class of another split from a folder of unlabelled images.
+        # Train first: the names of its classes tell a class of another split from a folder of unlabelled images.
         for folder, split in sorted(splits.items(), key=lambda item: SPLITS.index(item[1])):
             images = children[folder]
             inside = (*root, folder)
@@ -193,11 +192,11 @@ class _Tree:
                 self.ignored += [IgnoredFile(name=image.name, reason="no label") for image in images]
             else:
                 raise DataError(
-                    f"{_examples(images)} without class folders, and no {folder}_annotations.txt beside; {UNDERSTOOD}"
+                    f"{_examples(images)} without class folders, and no {folder}_annotations.txt beside; {EXPECTED}"
                 )
 
     def _below_wrappers(self, images: Sequence[_File], inside: Parts) -> Parts:
-        """Down to the class folders of a split, past folders that hold nothing but them (``train/train/cats``)."""
+        """Descend to the class folders of a split, past folders that hold nothing else (``train/train/cats``)."""
         while True:
             children = _children(images, len(inside))
             only = next(iter(children))
@@ -210,7 +209,7 @@ class _Tree:
         depth = len(root)
         loose = [image for image in images if len(image.parts) == depth + 1]
         if loose:
-            raise DataError(f"{_examples(loose)} outside class folders; {UNDERSTOOD}")
+            raise DataError(f"{_examples(loose)} outside class folders; {EXPECTED}")
         for image in images:
             self.placed.append(
                 ImageFile(name=image.name, split=split, folder=image.parts[depth], position=image.position)
@@ -243,12 +242,32 @@ class _Tree:
 
 
 def _find_words(root: Parts, texts: Mapping[str, str]) -> dict[str, str]:
-    """``words.txt`` beside the splits or class folders, or else in the nearest folder above them."""
+    """Read ``words.txt`` beside the splits or class folders, or else in the nearest folder above them."""
     for depth in range(len(root), -1, -1):
         name = "/".join((*root[:depth], "words.txt"))
         if name in texts:
-            return parse_words(texts[name])
+            return _parse_words(texts[name])
     return {}
+
+
+def _parse_words(text: str) -> dict[str, str]:
+    """First name of each WordNet id in a ``words.txt`` (``n01443537<TAB>goldfish, Carassius auratus``)."""
+    words = {}
+    for line in text.removeprefix("\ufeff").splitlines():
+        folder, tab, names = line.partition("\t")
+        name = names.split(",")[0].strip()
+        if tab and name:
+            words[folder.strip()] = name
+    return words
+
+
+def _readable_names(folders: Iterable[str], words: Mapping[str, str]) -> dict[str, str]:
+    """A name for each class folder, in the same order; classes with the same name get their folder added to it."""
+    names = {folder: words.get(folder, folder) for folder in folders}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {
+        folder: f"{name} ({folder})" if name in shared and name != folder else name for folder, name in names.items()
+    }
 
 
 def _listed(names: Iterable[str]) -> str:

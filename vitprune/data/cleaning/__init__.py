@@ -1,0 +1,1 @@
+"""The clean stage: decode, audit, split and pack the images that were downloaded."""

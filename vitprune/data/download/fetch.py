@@ -1,0 +1,72 @@
+"""Fetch the source that the params name, and describe what came in ``source.json``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from vitprune.data.download import fashion_mnist, kaggle, local
+from vitprune.data.options import DataOptions
+from vitprune.data.raw import FORMAT_VERSION, SOURCE_FILE, RawFile, RawSource, kaggle_handle
+from vitprune.errors import DataError
+from vitprune.storage import sha256_of, write_json
+
+
+def fetch(data: DataOptions, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+    """Put the files of the source into ``folder``, which exists and is empty, and describe them in ``source.json``.
+
+    The caller makes the folder appear whole or not at all (``storage.atomic_folder``).
+    Raises DataError if the source cannot be used, and DownloadError if it cannot be reached.
+    """
+    names = _fetch_files(data, folder, on_progress)
+    files = [
+        RawFile(name=name, bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
+        for name in sorted(names)
+    ]
+    source = RawSource(
+        format_version=FORMAT_VERSION, source=data.source, kaggle_handle=kaggle_handle(data), files=files
+    )
+    write_json(folder / SOURCE_FILE, source.model_dump())
+
+
+def _fetch_files(data: DataOptions, folder: Path, on_progress: Callable[[int, int], None]) -> list[str]:
+    """Fetch the files and return their names."""
+    path = _existing_path(data)
+    match data.source:
+        case "digits":
+            return local.fetch_digits(folder)
+        case "fashion-mnist":
+            return fashion_mnist.fetch(folder, path, _cache_folder())
+        case "kaggle" if path is None:
+            return kaggle.fetch(folder, data.kaggle_handle, _cache_folder(), on_progress)
+        case "folder":
+            assert path is not None, "DataOptions requires data.path"
+            return local.fetch_folder(folder, path, on_progress)
+        case _:
+            assert path is not None, "DataOptions requires data.path"
+            return local.fetch_archive(folder, path, on_progress)
+
+
+def _existing_path(data: DataOptions) -> Path | None:
+    """``data.path`` with ``~`` expanded; DataError if it does not exist or is a file where a folder is needed."""
+    if data.path is None or data.source == "digits":
+        return None
+    path = Path(data.path).expanduser()
+    if not path.exists():
+        raise DataError(f"data.path: {path} does not exist (paths are relative to the working directory {Path.cwd()})")
+    if data.source in ("folder", "fashion-mnist") and not path.is_dir():
+        hint = "; set data.source to archive if it is one" if data.source == "folder" else ""
+        raise DataError(f"data.path: {path} is not a folder, which data.source {data.source!r} needs{hint}")
+    return path
+
+
+def _cache_folder() -> Path:
+    """Where interrupted downloads wait to be resumed, outside the folder that the stage replaces.
+
+    This is the user's cache folder, or the folder named by the environment variable VITPRUNE_CACHE.
+    """
+    named = os.environ.get("VITPRUNE_CACHE")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("vitprune"))
