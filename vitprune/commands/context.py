@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from vitprune.commands.launch import check_processes, launch, ranks_around, ranks_on_this_machine
 from vitprune.config import Params, load_params
 from vitprune.data.packed import PackedData
 from vitprune.device import pick_device, set_threads
 from vitprune.distributed import join
 from vitprune.errors import CheckpointError
+from vitprune.launch import check_processes, launch, ranks_on_this_machine, started_rank
 from vitprune.model import SavedModel, ViTConfig, load_model
 
 
@@ -23,16 +23,16 @@ def open_params(path: Path) -> tuple[Params, torch.device]:
     exit status.
     """
     params = load_params(path)
-    compute, found = params.compute, ranks_around()
-    device = pick_device(compute.device, found.local_rank if found else None)
-    if found is None and compute.processes > 1:
+    compute, rank = params.compute, started_rank()
+    device = pick_device(compute.device, rank.local_rank if rank else None)
+    if rank is None and compute.processes > 1:
         check_processes(compute.processes, device)
         raise SystemExit(launch(compute.processes))
     threads = compute.threads
-    if found and found.size > 1:
-        join(found, device)
+    if rank and rank.size > 1:
+        join(rank, device)
         if threads is None and device.type == "cpu":
-            threads = max(1, torch.get_num_threads() // ranks_on_this_machine(found))
+            threads = max(1, torch.get_num_threads() // ranks_on_this_machine(rank))
     set_threads(threads)
     return params, device
 

@@ -55,7 +55,7 @@ def finetune(
             models["baseline"],
             packed,
             options,
-            options.finetune,
+            options.finetune.recipe(options.train),
             device,
             description="finetune baseline",
             state=states["baseline"],

@@ -15,19 +15,19 @@ from vitprune.device import describe_machine, keep_freed_memory
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.model.score import score
-from vitprune.training import TrainingResult
+from vitprune.training import Compute, TrainingResult
 from vitprune.training import train as train_model
+from vitprune.training.compute import choose_precision
 from vitprune.training.distillation import Distiller, check_teacher
-from vitprune.training.options import FinetuneOptions, TrainOptions
-from vitprune.training.precision import choose_precision
-from vitprune.training.scope import only_cut_parts
+from vitprune.training.options import TrainOptions
+from vitprune.training.weights import only_cut_sublayers
 
 
 def fit(
     saved: SavedModel,
     packed: PackedData,
     params: Params,
-    length: TrainOptions | FinetuneOptions,
+    recipe: TrainOptions,
     device: torch.device,
     *,
     description: str,
@@ -35,33 +35,30 @@ def fit(
     teacher: SavedModel | None,
     scope: Literal["all", "cut"] = "all",
 ) -> TrainingResult:
-    """Train a model in place by the recipe of ``params.train``, for the epochs and learning rate of ``length``.
+    """Train a model in place by a recipe; with ``scope`` cut, only the sublayers of a pruned model that lost something.
 
-    With ``scope`` cut, only those parts of a pruned model are trained from which something was removed.
-
-    An interrupted training leaves ``state``, from which the next one goes on. A ``teacher`` on ``device`` is asked if
-    ``length.distillation`` says so.
+    An interrupted training leaves ``state``, from which the next one goes on. A ``teacher`` on ``device`` is used if
+    ``recipe.distillation`` gives it any weight.
     """
     if device.type == "cpu":
         keep_freed_memory()
     distiller = None
-    if teacher is not None and length.distillation.is_on:
-        check_teacher(teacher, saved, length.distillation)
-        distiller = Distiller(teacher, length.distillation, saved.preprocessing)
-    parts = only_cut_parts(saved.model) if scope == "cut" else nullcontext()
-    with parts, training_progress(description) as (on_epoch, on_step):
+    if teacher is not None and recipe.distillation.is_on:
+        check_teacher(teacher, saved, recipe.distillation)
+        distiller = Distiller(teacher, recipe.distillation, saved.preprocessing)
+    trained = only_cut_sublayers(saved.model) if scope == "cut" else nullcontext()
+    with trained, training_progress(description) as (on_epoch, on_step):
         return train_model(
             saved.model,
             packed.train,
             packed.val,
+            recipe,
             preprocessing=saved.preprocessing,
-            epochs=length.epochs,
-            learning_rate=length.learning_rate,
-            warmup_epochs=length.warmup_epochs,
-            recipe=params.train,
-            device=device,
-            precision=choose_precision(params.compute.precision, device),
-            seed=params.compute.seed,
+            compute=Compute(
+                device=device,
+                precision=choose_precision(params.compute.precision, device),
+                seed=params.compute.seed,
+            ),
             distiller=distiller,
             on_epoch=on_epoch,
             on_step=on_step,

@@ -55,7 +55,7 @@ def recover(
             pruned,
             packed,
             params,
-            params.finetune.of_round(number),
+            params.finetune.of_round(number).recipe(params.train),
             device,
             description="finetune pruned" if rounds == 1 else f"finetune pruned, round {number} of {rounds}",
             state=here,
