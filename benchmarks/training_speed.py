@@ -33,8 +33,8 @@ from vitprune.data.packed import Split
 from vitprune.device import keep_freed_memory
 from vitprune.model import Preprocessing, ViT, ViTConfig
 from vitprune.training.batches import place
+from vitprune.training.compute import Compute
 from vitprune.training.inputs import Inputs
-from vitprune.training.schedule import WarmupCosine
 from vitprune.training.steps import Steps
 
 BATCH, CLASSES, SIZE, PATCH = 128, 10, 28, 4
@@ -110,20 +110,17 @@ def our_step(split: Split, precision: str, *, is_compiled: bool, is_augmented: b
     )
     recipe = load_params(ROOT / "profiles" / "fashion-mnist.yaml").train
     augment = recipe.augment if is_augmented else recipe.augment.model_copy(update=PLAIN)
+    changes = {"epochs": 10_000, "learning_rate": 1e-3, "warmup_epochs": 0.0, "batch_size": BATCH}
     steps = Steps(
-        model=ViT(config),
-        images=place(split, CPU),
+        ViT(config),
+        place(split, CPU),
+        recipe.model_copy(update=changes | {"compile": is_compiled, "augment": augment}),
         preprocessing=Preprocessing(mean=(0.5,), std=(0.5,)),
-        recipe=recipe.model_copy(update={"batch_size": BATCH, "compile": is_compiled, "augment": augment}),
-        schedule=WarmupCosine(peak=1e-3, warmup_steps=0, total_steps=10_000),
-        device=CPU,
-        precision=precision,
-        seed=0,
-        distiller=None,
+        compute=Compute(device=CPU, precision=precision, seed=0),
     )
 
     def step() -> None:
-        steps.train_epoch(lambda _: None)
+        steps.train_epoch(lambda: None)
         steps.next_epoch()
 
     return step

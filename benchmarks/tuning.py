@@ -15,16 +15,17 @@ from typing import TypeVar
 
 import torch
 
-from vitprune.config import DistillationParams, Params, load_params
+from vitprune.config import Params, load_params
 from vitprune.data import load_packed
 from vitprune.data.packed import PackedData
 from vitprune.device import keep_freed_memory
 from vitprune.model import SavedModel, load_model
 from vitprune.model.predict import predict
 from vitprune.model.score import score
-from vitprune.training import train
+from vitprune.training import Compute, train
+from vitprune.training.compute import choose_precision
 from vitprune.training.distillation import Distiller
-from vitprune.training.precision import choose_precision
+from vitprune.training.options import DistillationOptions
 
 CPU = torch.device("cpu")
 Case, Result = TypeVar("Case"), TypeVar("Result")
@@ -85,7 +86,7 @@ def tune(
     seed: int,
     epochs: int,
     *,
-    distillation: DistillationParams | None = None,
+    distillation: DistillationOptions | None = None,
     is_fresh: bool = False,
 ) -> None:
     """Fine-tune in place with the baseline as teacher; fresh weights are trained by the whole recipe before."""
@@ -93,33 +94,15 @@ def tune(
     options, distillation = params.finetune, distillation or params.finetune.distillation
     common = {
         "preprocessing": baseline.preprocessing,
-        "recipe": params.train,
-        "device": CPU,
-        "precision": choose_precision(params.compute.precision, CPU),
-        "seed": seed,
+        "compute": Compute(device=CPU, precision=choose_precision(params.compute.precision, CPU), seed=seed),
         "on_epoch": lambda record: sys.stderr.write(f"  epoch {record.epoch}: {100 * record.val_accuracy:.2f} %\n"),
     }
     splits = given.packed.train, given.packed.val
     if is_fresh:
-        length = params.train
-        train(
-            model,
-            *splits,
-            epochs=length.epochs,
-            learning_rate=length.learning_rate,
-            warmup_epochs=length.warmup_epochs,
-            **common,
-        )
+        train(model, *splits, params.train, **common)
     teacher = Distiller(copy.deepcopy(baseline), distillation, baseline.preprocessing) if distillation.is_on else None
-    train(
-        model,
-        *splits,
-        epochs=epochs,
-        learning_rate=options.learning_rate,
-        warmup_epochs=min(options.warmup_epochs, epochs / 4),
-        distiller=teacher,
-        **common,
-    )
+    length = {"epochs": epochs, "warmup_epochs": min(options.warmup_epochs, epochs / 4)}
+    train(model, *splits, options.recipe(params.train).model_copy(update=length), distiller=teacher, **common)
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitprune.config import apply_profile, load_params
@@ -206,6 +206,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_params(tmp_path / "nowhere.yaml")
 
 
+@settings(max_examples=25, deadline=None)
 @given(tau=st.floats(min_value=0, max_value=1e6))
 def test_any_number_python_writes_is_read_back(tmp_path_factory, tau):
     path = tmp_path_factory.getbasetemp() / "params.yaml"

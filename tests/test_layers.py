@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "options"},
     {"storage", "device", "distributed", "stopwatch"},
+    {"launch"},
     {"data"},
     {"model"},
     {"circuit", "pretrained"},

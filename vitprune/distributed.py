@@ -1,7 +1,7 @@
-"""One run on several processes: each works on its share of the images, and what they find is put together.
+"""One run on several processes, called ranks: each computes on its share of the images, and results are combined.
 
-The processes are called ranks, as in torch.distributed. Until ``join`` is called there is one, and nothing here costs
-anything. All ranks make the same calls in the same order: each call waits for the others.
+Until ``join`` is called there is one rank, and nothing here costs anything. All ranks make the same calls in the same
+order, because each call waits for the others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """Which rank this process is, of how many; ``local_rank`` counts those on this machine."""
+    """The rank of this process among ``size`` ranks; ``local_rank`` is its rank on this machine."""
 
     rank: int = 0
     size: int = 1
@@ -35,7 +35,7 @@ class World:
         return self.rank == 0
 
     def share_of(self, count: int) -> slice:
-        """The part of ``count`` rows that is this rank's: contiguous, and as large as the others' but for one."""
+        """This rank's share of ``count`` rows: contiguous, and equal to the others up to one row."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
@@ -43,14 +43,14 @@ _world = World()
 
 
 def world() -> World:
-    """This process's place among the ranks."""
+    """The rank of this process, and their number."""
     return _world
 
 
-def join(found: World, device: torch.device) -> None:
-    """Become one of the ranks, which all call this; ``MASTER_ADDR`` and ``MASTER_PORT`` say where they meet.
+def join(ranks: World, device: torch.device) -> None:
+    """Become one of the ranks. All of them call this and meet at ``MASTER_ADDR`` and ``MASTER_PORT``.
 
-    Raises ConfigError on a device whose tensors ranks cannot exchange, or if the others do not come.
+    Raises ConfigError on a device whose tensors ranks cannot exchange, or if the ranks do not meet.
     """
     global _world
     if device.type not in ("cpu", "cuda"):
@@ -59,17 +59,17 @@ def join(found: World, device: torch.device) -> None:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, rank=found.rank, world_size=found.size)
+        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.size)
     except (RuntimeError, ValueError) as error:
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise ConfigError(f"the {found.size} processes of this run did not meet at {place} ({error})") from error
-    # Threads of a group that the interpreter finds at its end abort the process, whose work is done.
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ConfigError(f"the {ranks.size} processes of this run did not meet at {address} ({error})") from error
+    # If the group still has threads when the interpreter ends, they abort the process.
     atexit.register(leave)
-    _world = found
+    _world = ranks
 
 
 def leave() -> None:
-    """Stop being one of several ranks, if this process is one; one that ends leaves by itself."""
+    """Leave the group of ranks, if this process is in one. A process that ends does so by itself."""
     global _world
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -87,26 +87,26 @@ def largest(value: int) -> int:
     """The largest of every rank's ``value``."""
     if _world.size == 1:
         return value
-    found = torch.tensor(value)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    values = torch.tensor(value)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return int(values)
 
 
 def gathered(rows: Tensor, count: int) -> Tensor:
-    """All ``count`` rows of which each rank has its share, in order."""
+    """All ``count`` rows in order, of which each rank passes its share."""
     if _world.size == 1:
         return rows
-    # Equal parts, as all_gather wants them: the surplus is cut off again.
-    most = -(-count // _world.size)
-    padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
-    parts = [torch.empty_like(padded) for _ in range(_world.size)]
-    dist.all_gather(parts, padded)
-    shares = (World(rank, _world.size).share_of(count) for rank in range(_world.size))
-    return torch.cat([part[: share.stop - share.start] for part, share in zip(parts, shares, strict=True)])
+    # all_gather needs equal shapes, so shares are padded and the padding is cut off again.
+    longest = -(-count // _world.size)
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+    shares = [torch.empty_like(padded) for _ in range(_world.size)]
+    dist.all_gather(shares, padded)
+    slices = (World(rank, _world.size).share_of(count) for rank in range(_world.size))
+    return torch.cat([share[: rows.stop - rows.start] for share, rows in zip(shares, slices, strict=True)])
 
 
 def from_main(work: Callable[[], T]) -> T:
-    """What ``work`` returns on the main rank, which alone does it, for every rank."""
+    """Call ``work`` on the main rank alone and return its result on every rank."""
     if _world.size == 1:
         return work()
     result = [work() if _world.is_main else None]
@@ -115,6 +115,6 @@ def from_main(work: Callable[[], T]) -> T:
 
 
 def wait_for_all() -> None:
-    """Return when every rank has come here."""
+    """Return once every rank has called this."""
     if _world.size > 1:
         dist.barrier()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 
 from vitprune.data.packed import Split
 from vitprune.model import Preprocessing, ViT, ViTConfig
+from vitprune.training.compute import Compute
+from vitprune.training.history import EpochRecord
 from vitprune.training.loop import TrainingResult, train
 from vitprune.training.options import AugmentOptions, DistillationOptions, TrainOptions
 
@@ -85,22 +89,46 @@ def recipe(**changes: object) -> TrainOptions:
     return TrainOptions(**{**plain, **changes})
 
 
-def train_tiny(model: ViT, train_split: Split, val_split: Split, **changes: object) -> TrainingResult:
-    """Train on the CPU for a few epochs; ``changes`` are other arguments of ``train``."""
-    arguments: dict[str, object] = {
-        "preprocessing": PREPROCESSING,
-        "epochs": 3,
-        "learning_rate": 0.003,
-        "warmup_epochs": 1.0,
-        "recipe": recipe(),
-        "device": torch.device("cpu"),
-        "precision": "fp32",
-        "seed": 0,
-    }
-    return train(model, train_split, val_split, **{**arguments, **changes})
+def train_tiny(
+    model: ViT, train_split: Split, val_split: Split, options: TrainOptions | None = None, **changes: object
+) -> TrainingResult:
+    """Train on the CPU in fp32 with seed 0; ``changes`` are fields of ``Compute`` or other arguments of ``train``."""
+    compute: dict[str, object] = {"device": torch.device("cpu"), "precision": "fp32", "seed": 0}
+    compute |= {name: changes.pop(name) for name in compute.keys() & changes.keys()}
+    arguments: dict[str, object] = {"preprocessing": PREPROCESSING, **changes}
+    return train(model, train_split, val_split, options or recipe(), compute=Compute(**compute), **arguments)
 
 
-@pytest.fixture
+def weights_of(model: ViT) -> dict[str, torch.Tensor]:
+    """A copy of all weights."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_weights(model: ViT, other: ViT | dict[str, torch.Tensor]) -> bool:
+    """Whether two models, or a model and such a copy, are equal bit by bit."""
+    others = other if isinstance(other, dict) else other.state_dict()
+    return all(torch.equal(tensor, others[name]) for name, tensor in model.state_dict().items())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tiny model trained by the plain recipe, and what the callbacks saw."""
+
+    model: ViT
+    result: TrainingResult
+    epochs: list[EpochRecord]
+    steps: list[tuple[int, int]]
+
+
+@pytest.fixture(scope="session")
 def splits() -> tuple[Split, Split]:
     """Training and validation splits of noise."""
     return random_split(33, seed=1), random_split(20, seed=2)
+
+
+@pytest.fixture(scope="session")
+def trained(splits: tuple[Split, Split]) -> Trained:
+    """One plain run that tests compare others with."""
+    model, epochs, steps = tiny_model(), [], []
+    result = train_tiny(model, *splits, on_epoch=epochs.append, on_step=lambda *step: steps.append(step))
+    return Trained(model, result, epochs, steps)

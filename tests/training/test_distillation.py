@@ -29,26 +29,26 @@ def images():
 
 
 def loss_of(student, distiller, cross_entropy=0.0):
-    answers = distiller.ask(images())
-    return distiller.loss(torch.tensor(cross_entropy), distiller.run(student, images()), answers).item()
+    student_outputs, teacher_outputs = distiller.run(student, images()), distiller.teacher_outputs(images())
+    return distiller.loss(torch.tensor(cross_entropy), student_outputs, teacher_outputs).item()
 
 
 def test_the_soft_loss_is_that_of_its_definition():
     student, teacher = tiny_model(1).eval(), saved(2)
-    found = loss_of(student, Distiller(teacher, options(weight=0.3), PREPROCESSING), cross_entropy=1.5)
+    loss = loss_of(student, Distiller(teacher, options(weight=0.3), PREPROCESSING), cross_entropy=1.5)
     expected = 0.0
     for p, q in zip(teacher.model(images()).tolist(), student(images()).tolist(), strict=True):
         p, q = ([math.exp(value / 2) for value in values] for values in (p, q))
         p, q = ([value / sum(values) for value in values] for values in (p, q))
         expected += 2.0**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 5
-    assert found == pytest.approx(0.7 * 1.5 + 0.3 * expected, rel=1e-4)
+    assert loss == pytest.approx(0.7 * 1.5 + 0.3 * expected, rel=1e-4)
 
 
-def test_the_hard_loss_is_the_cross_entropy_of_the_teachers_answers():
+def test_the_hard_loss_is_the_cross_entropy_with_the_teachers_classes():
     student, teacher = tiny_model(1).eval(), saved(2)
-    found = loss_of(student, Distiller(teacher, options(weight=1.0, hard=True), PREPROCESSING))
+    loss = loss_of(student, Distiller(teacher, options(weight=1.0, hard=True), PREPROCESSING))
     expected = F.cross_entropy(student(images()), teacher.model(images()).argmax(dim=1)).item()
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn():
@@ -69,18 +69,18 @@ def test_a_teacher_sees_images_in_its_own_form():
     other = Preprocessing(mean=(0.1,), std=(0.7,))
     pixels = torch.rand(5, 1, 8, 8)
     teacher = saved(preprocessing=other)
-    found, _ = Distiller(teacher, options(), PREPROCESSING).ask(PREPROCESSING.normalise(pixels))
-    assert torch.allclose(found, teacher.model(other.normalise(pixels)), atol=1e-5)
+    logits, _ = Distiller(teacher, options(), PREPROCESSING).teacher_outputs(PREPROCESSING.normalise(pixels))
+    assert torch.allclose(logits, teacher.model(other.normalise(pixels)), atol=1e-5)
 
 
-def test_training_with_a_teacher_brings_the_student_near_it(splits):
+def test_training_with_a_teacher_brings_the_student_closer_to_it(splits):
     teacher = saved(7)
-    train_tiny(teacher.model, *splits, epochs=10, learning_rate=0.01)
+    train_tiny(teacher.model, *splits, recipe(epochs=10, learning_rate=0.01))
     distiller = Distiller(teacher, options(weight=1.0, feature_weight=1.0), PREPROCESSING)
     student = tiny_model(1)
     before = loss_of(student.eval(), distiller)
     weights = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
-    train_tiny(student, *splits, epochs=10, learning_rate=0.01, recipe=recipe(), distiller=distiller)
+    train_tiny(student, *splits, recipe(epochs=10, learning_rate=0.01), distiller=distiller)
     assert loss_of(student, distiller) < 0.7 * before
     assert all(torch.equal(tensor, weights[name]) for name, tensor in teacher.model.state_dict().items())
 

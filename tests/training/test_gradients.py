@@ -29,13 +29,3 @@ def test_an_epoch_starts_from_zero() -> None:
     meter.record()
     meter.finish(epoch=1)
     assert {(g.mean_abs, g.max_abs) for g in meter.finish(epoch=2)} == {(0.0, 0.0)}
-
-
-def test_layers_run_from_input_to_output() -> None:
-    layers = [gradient.layer for gradient in GradientMeter(tiny_model()).finish(epoch=1)]
-    assert layers == [
-        "patches",
-        *("a0.qkv", "a0.out", "m0.hidden", "m0.out"),
-        *("a1.qkv", "a1.out", "m1.hidden", "m1.out"),
-        "classifier",
-    ]

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
-from tests.training.conftest import tiny_model
-from vitprune.training.optimiser import make_optimisers, parameter_groups
+from tests.training.conftest import recipe, tiny_model, train_tiny
+from vitprune.training.optimiser import WarmupCosine, average_of, make_optimisers, parameter_groups
 
 
 def names(model: torch.nn.Module, parameters: list[torch.nn.Parameter]) -> set[str]:
@@ -89,3 +92,44 @@ def test_muons_steps_turn_and_do_not_grow_with_the_gradient() -> None:
     assert 0.1 < step.square().mean().sqrt().item() / 0.01 < 0.4
     singular = torch.linalg.svdvals(step)
     assert singular.max() / singular.min() < 3
+
+
+def test_the_rate_rises_linearly_to_its_peak_then_falls_along_a_cosine() -> None:
+    rate = WarmupCosine(peak=0.8, warmup_steps=4, total_steps=20)
+    assert [rate(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
+    assert rate(8) == pytest.approx(0.8 * (1 + math.cos(math.pi / 4)) / 2)
+    assert rate(12) == pytest.approx(0.4)
+    assert 0 < rate(19) < 0.01
+
+
+def test_a_warm_up_need_not_be_whole_steps() -> None:
+    rate = WarmupCosine(peak=1.0, warmup_steps=2.5, total_steps=10)
+    assert [rate(step) for step in range(3)] == pytest.approx([0.4, 0.8, 1.0])
+    assert rate(3) == pytest.approx((1 + math.cos(math.pi * 0.5 / 7.5)) / 2)
+
+
+def test_without_warm_up_the_first_step_has_the_peak_rate() -> None:
+    assert WarmupCosine(peak=0.3, warmup_steps=0, total_steps=5)(0) == 0.3
+
+
+def test_the_average_follows_its_formula() -> None:
+    model = tiny_model()
+    average, expected = average_of(model, 0.5), None
+    for update in range(12):
+        with torch.no_grad():
+            model.positions += update
+        average.update_parameters(model)
+        if expected is None:
+            expected = model.positions.detach().clone()
+        else:
+            decay = min(0.5, (1 + update) / (10 + update))
+            expected = decay * expected + (1 - decay) * model.positions.detach()
+    assert torch.allclose(average.module.positions, expected, rtol=0, atol=1e-5)
+
+
+def test_the_average_is_what_is_scored_and_kept(splits, trained) -> None:
+    averaged = tiny_model()
+    result = train_tiny(averaged, *splits, recipe(ema_decay=0.9))
+    assert [record.train_loss for record in result.history] == [r.train_loss for r in trained.result.history]
+    assert [record.val_loss for record in result.history] != [r.val_loss for r in trained.result.history]
+    assert not torch.equal(trained.model.positions, averaged.positions)

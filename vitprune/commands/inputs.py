@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from vitprune.commands.launch import check_processes, launch, ranks_around, ranks_on_this_machine
 from vitprune.config import Params, load_params
 from vitprune.data.packed import PackedData
 from vitprune.device import pick_device, set_threads
 from vitprune.distributed import join
 from vitprune.errors import CheckpointError
+from vitprune.launch import check_processes, launch, ranks_on_this_machine, started_rank
 from vitprune.model import SavedModel, load_model
 from vitprune.recipes.train import vit_config
 
@@ -23,16 +23,16 @@ def open_params(path: Path) -> tuple[Params, torch.device]:
     If the params ask for several processes, the command runs in those, and this process ends with their exit status.
     """
     params = load_params(path)
-    compute, ranks = params.compute, ranks_around()
-    device = pick_device(compute.device, ranks.local_rank if ranks else None)
-    if ranks is None and compute.processes > 1:
+    compute, rank = params.compute, started_rank()
+    device = pick_device(compute.device, rank.local_rank if rank else None)
+    if rank is None and compute.processes > 1:
         check_processes(compute.processes, device)
         raise SystemExit(launch(compute.processes))
     threads = compute.threads
-    if ranks and ranks.size > 1:
-        join(ranks, device)
+    if rank and rank.size > 1:
+        join(rank, device)
         if threads is None and device.type == "cpu":
-            threads = max(1, torch.get_num_threads() // ranks_on_this_machine(ranks))
+            threads = max(1, torch.get_num_threads() // ranks_on_this_machine(rank))
     set_threads(threads)
     return params, device
 

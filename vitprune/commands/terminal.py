@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -33,9 +32,6 @@ SECONDS_BETWEEN_LINES = 10.0
 """Without a terminal, progress is a line every so often instead of a bar."""
 SECONDS_BETWEEN_STEPS = 60.0
 """The same of training, which has a line for each epoch as well."""
-
-SAID_FILE = "VITPRUNE_SAID_FILE"
-"""Environment variable: the file that the first of several ranks makes once it has said what went wrong."""
 
 
 def set_up_logging() -> None:
@@ -84,8 +80,11 @@ def report_errors() -> Iterator[None]:
 def _complain(message: str) -> None:
     sys.stderr.write(f"error: {message}\n")
     sys.stderr.flush()
-    if (said := os.environ.get(SAID_FILE)) and _speaks():
-        Path(said).touch()
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        # Imported for ranks alone, because torch comes with it.
+        from vitprune.launch import record_error
+
+        record_error(message)
 
 
 def _due(seconds: float = SECONDS_BETWEEN_LINES) -> Callable[[], bool]:

@@ -1,11 +1,10 @@
-"""Augmentation of whole batches on their own device, every image with random parameters of its own.
+"""Augmentation of whole batches on their device, with random parameters for each image.
 
 Legend of dimensions:
     b  images in the batch    c  channels
 
-``augment_images`` moves, recolours, disturbs and erases pixels and belongs before normalisation; ``mix`` blends images
-and labels and belongs after it. Both are functions of their arguments: the seed decides everything. A part that is
-switched off does nothing and costs nothing.
+``augment_images`` moves, recolours, disturbs and erases pixels before normalisation; ``mix`` blends images and labels
+after it. Both depend on their arguments alone, the seed among them. An operation that is switched off costs nothing.
 """
 
 from __future__ import annotations
@@ -27,18 +26,17 @@ ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 """Share of the image and height over width of an erased rectangle (Zhong et al. 2020, arXiv 1708.04896)."""
 POLICY_GROUPS = 16
-"""Into so many groups a batch is cut, each of which a policy changes in its own way."""
+"""Number of groups of a batch for which a policy draws separate operations."""
 
 
 def augment_images(images: Tensor, params: AugmentOptions, *, seed: int) -> Tensor:
     """Move, recolour, disturb and erase float images ``(b, c, height, width)`` with values between 0 and 1.
 
-    Flip, crop and rotation are one resampling, so that pixels are interpolated once. Noise may leave the interval.
-    The seed decides what happens to which image, and on a given kind of device every pixel; CPU and CUDA draw different
-    noise.
+    Flip, crop and rotation are one resampling, so pixels are interpolated once. Noise may leave the interval. The
+    operations on each image depend on the seed alone; the values of noise and erased pixels also on the kind of device.
     """
-    given = images
-    # A few numbers for each image come from the CPU; those for each pixel from where the images are.
+    original = images
+    # The few numbers for each image are drawn on the CPU, those for each pixel on the device.
     choices = torch.Generator().manual_seed(seed)
     pixels = torch.Generator(images.device).manual_seed(seed)
     if params.horizontal_flip or params.crop_scale_min < 1 or params.rotation_degrees:
@@ -48,7 +46,7 @@ def augment_images(images: Tensor, params: AugmentOptions, *, seed: int) -> Tens
     if params.noise_std:
         images = torch.empty_like(images).normal_(std=params.noise_std, generator=pixels).add_(images)
     if params.erasing:
-        images = images.clone() if images is given else images
+        images = images.clone() if images is original else images
         _erase_(images, params.erasing, choices, pixels)
     return images
 
@@ -56,10 +54,10 @@ def augment_images(images: Tensor, params: AugmentOptions, *, seed: int) -> Tens
 def mix(
     images: Tensor, labels: Tensor, params: AugmentOptions, *, num_classes: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Blend each image of ``(b, c, height, width)`` with its neighbour by CutMix or MixUp, and their labels alike.
+    """Blend each image of ``(b, c, height, width)`` and its label with its neighbour's, by CutMix or MixUp.
 
-    Returns images and targets: probabilities ``(b, num_classes)`` after mixing, the ``labels`` ``(b,)`` themselves
-    where both are switched off. With both switched on, each batch gets one of them with equal probability.
+    Returns images and targets: probabilities ``(b, num_classes)``, or the ``labels`` ``(b,)`` if both are switched off.
+    If both are switched on, each batch gets one of them with equal probability.
     """
     choices: list[v2.CutMix | v2.MixUp] = []
     if params.cutmix_alpha:
@@ -74,10 +72,10 @@ def mix(
 
 
 def draw_affine(shape: torch.Size, params: AugmentOptions, generator: torch.Generator) -> Tensor:
-    """Random matrices ``(b, 2, 3)`` for images of ``shape``: from a place in the new image to that in the old one.
+    """Random matrices ``(b, 2, 3)`` that map a position in the new image to its position in the old one.
 
-    Both are in the coordinates of ``affine_grid``: −1 and 1 are the image's outer edges. Seen as steps on the picture:
-    crop and resize it, rotate it about its centre, flip it.
+    Positions are the coordinates of ``affine_grid``, in which −1 and 1 are the image's outer edges. The operations on
+    an image are, in order: crop and resize, rotate about the centre, flip.
     """
     b, _, height, width = shape
     new = torch.zeros
@@ -90,7 +88,7 @@ def draw_affine(shape: torch.Size, params: AugmentOptions, generator: torch.Gene
         limit = math.radians(params.rotation_degrees)
         angle = _uniform(new(b), (-limit, limit), generator)
         cos, sin = angle.cos(), angle.sin()
-        # A rotation of pixels: in relative coordinates a picture that is not square would be sheared.
+        # Angles hold in pixels: in relative coordinates, a rotation would shear an image that is not square.
         rows = (torch.stack([cos, -sin * height / width], 1), torch.stack([sin * width / height, cos], 1))
         matrices[:, :, :2] = torch.stack(rows, 1) @ matrices[:, :, :2]
     if params.crop_scale_min < 1:
@@ -103,14 +101,15 @@ def draw_affine(shape: torch.Size, params: AugmentOptions, generator: torch.Gene
 
 
 def resample(images: Tensor, matrices: Tensor) -> Tensor:
-    """Images ``(b, c, height, width)`` seen through ``matrices`` ``(b, 2, 3)``: bilinear, mirrored at the edges."""
+    """Resample images ``(b, c, height, width)`` by ``matrices`` ``(b, 2, 3)``: bilinear, mirrored at the edges."""
     height, width = images.shape[2:]
     x, y = (
         torch.arange(1 - size, size, 2, dtype=images.dtype, device=images.device)[:, None] / size
         for size in (width, height)
     )
     across, down = matrices[:, None, :, 0] * x, matrices[:, None, :, 1] * y + matrices[:, None, :, 2]
-    # The grid of affine_grid, whose product of matrices takes as long as the resampling. Complex, to add pairs at once.
+    # This is affine_grid without its matrix product, which takes as long as the resampling. Complex numbers add x and y
+    # in one operation.
     across, down = torch.view_as_complex(across.contiguous()), torch.view_as_complex(down.contiguous())
     grid = torch.view_as_real(down[:, :, None] + across[:, None])
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
@@ -119,7 +118,7 @@ def resample(images: Tensor, matrices: Tensor) -> Tensor:
 def _apply_policy(images: Tensor, params: AugmentOptions, seed: int) -> Tensor:
     """RandAugment (Cubuk et al. 2019, arXiv 1909.13719) or TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158).
 
-    torchvision draws one set of operations for all images that it is given: a batch goes through it in groups.
+    torchvision draws one set of operations per call, so a batch is changed in groups.
     """
     if params.policy == "randaugment":
         policy: v2.Transform = v2.RandAugment(magnitude=params.policy_magnitude)
@@ -131,14 +130,14 @@ def _apply_policy(images: Tensor, params: AugmentOptions, seed: int) -> Tensor:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global CPU generator, from which torchvision draws, and put it back afterwards."""
+    """Seed the global CPU generator, from which torchvision draws, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def _erase_(images: Tensor, probability: float, choices: torch.Generator, pixels: torch.Generator) -> None:
-    """Put uniform noise into one rectangle of each chosen image (random erasing, Zhong et al. 2020), in place."""
+    """Fill one rectangle of each chosen image with uniform noise, in place (random erasing, Zhong et al. 2020)."""
     b, _, height, width = images.shape
     (chosen,) = torch.nonzero(torch.rand(b, generator=choices) < probability, as_tuple=True)
     new, count = torch.zeros, len(chosen)
@@ -151,10 +150,8 @@ def _erase_(images: Tensor, probability: float, choices: torch.Generator, pixels
     y, x = torch.arange(height), torch.arange(width)
     in_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])
     in_columns = (x >= left[:, None]) & (x < (left + columns)[:, None])
-    erase_mask, chosen = (
-        part.to(images.device, non_blocking=True)
-        for part in ((in_rows[:, None, :, None] & in_columns[:, None, None]), chosen)
-    )
+    erase_mask = (in_rows[:, None, :, None] & in_columns[:, None, None]).to(images.device, non_blocking=True)
+    chosen = chosen.to(images.device, non_blocking=True)
     before = images.index_select(0, chosen)
     noise = _uniform(torch.empty_like(before), (0, 1), pixels)
     images.index_copy_(0, chosen, torch.where(erase_mask, noise, before))

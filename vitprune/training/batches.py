@@ -1,4 +1,4 @@
-"""Images and labels, checked once and cut into batches that are the same for the same seed and epoch.
+"""Images and labels of a split: their check, their place in memory, and batches that follow from seed and epoch.
 
 Legend of dimensions:
     N  images in the split    b  images in the batch    c  channels
@@ -18,15 +18,15 @@ from vitprune.errors import DataError
 from vitprune.model.vit import ViTConfig
 
 RESIDENT_BYTES = 1 << 30
-"""Images of up to this size are kept on the device; larger sets stay where they are and travel batch by batch."""
+"""Splits of up to this size are copied to the device; of larger ones, each batch is copied when it is needed."""
 RESIDENT_SHARE = 0.25
-"""On a GPU, images also stay there when they take up to this share of its free memory."""
+"""On a GPU the limit is this share of its free memory instead."""
 
 
 def check_split(split: Split, config: ViTConfig, name: str) -> None:
-    """Make sure that a model of this config can be trained or scored on a split, called ``name`` in messages.
+    """Check that a model of this config can be trained or scored on a split, which messages call ``name``.
 
-    Raises DataError if the split is empty, or if its images or labels do not fit the model or each other.
+    Raises DataError if the split is empty, or if its images and labels do not fit the model or each other.
     """
     images, labels = split.images, split.labels
     if not len(images):
@@ -52,8 +52,11 @@ def check_split(split: Split, config: ViTConfig, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedSplit:
-    """A split ready for batches: ``labels`` ``(N,)`` on the device, and uint8 ``images`` ``(N, c, height, width)``
-    there too if they fit, else still in the array or memory-mapped file they came in."""
+    """A split ready for batches.
+
+    The labels ``(N,)`` are on the device. The uint8 images ``(N, c, height, width)`` are there too if they fit;
+    otherwise they remain in their array or memory-mapped file.
+    """
 
     images: Tensor | NDArray[np.uint8]
     labels: Tensor
@@ -63,19 +66,19 @@ class PlacedSplit:
         return len(self.labels)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 images ``(b, c, height, width)`` and labels ``(b,)`` on the device; ``indices`` ``(b,)`` on the CPU."""
+        """uint8 images ``(b, c, height, width)`` and labels ``(b,)`` on the device, for CPU ``indices`` ``(b,)``."""
         on_device = indices.to(self.device)
         if isinstance(self.images, Tensor):
             return self.images.index_select(0, on_device), self.labels[on_device]
         images = torch.from_numpy(np.asarray(self.images[indices.numpy()]))
         if self.device.type == "cuda":
-            # From pinned memory the copy runs while the GPU still computes the step before.
+            # A copy from pinned memory runs while the GPU computes the previous step.
             images = images.pin_memory()
         return images.to(self.device, non_blocking=True), self.labels[on_device]
 
 
 def place(split: Split, device: torch.device) -> PlacedSplit:
-    """Move a split to the device once if it fits there, and only its labels if not."""
+    """Copy a split to the device if it fits there, otherwise only its labels."""
     budget = float(RESIDENT_BYTES)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -90,14 +93,14 @@ def place(split: Split, device: torch.device) -> PlacedSplit:
 def batch_starts(num_images: int, batch_size: int) -> range:
     """Where the batches of an epoch begin.
 
-    The last batch may be short, but one of a single image, whose gradient is mostly noise, is left out unless all
-    batches are like that.
+    The last batch may be short. A last batch of one image is left out, because its gradient is mostly noise, unless it
+    is the only one or ``batch_size`` is 1.
     """
     starts = range(0, num_images, batch_size)
     return starts[:-1] if num_images % batch_size == 1 and num_images > batch_size > 1 else starts
 
 
 def epoch_batches(num_images: int, batch_size: int, *, seed: int) -> list[Tensor]:
-    """Indices of every batch of an epoch, each ``(b,)`` on the CPU, in an order that the seed decides."""
+    """Indices of each batch of an epoch, ``(b,)`` on the CPU, shuffled by the seed."""
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
     return [order[start : start + batch_size] for start in batch_starts(num_images, batch_size)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ from vitprune.device import ComputeOptions, describe_machine, keep_freed_memory
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.model.score import score
+from vitprune.training.compute import Compute, choose_precision
 from vitprune.training.distillation import Distiller, check_teacher
-from vitprune.training.history import EpochRecord
-from vitprune.training.loop import TrainingResult, train
+from vitprune.training.loop import OnEpoch, OnStep, TrainingResult, train
 from vitprune.training.options import TrainOptions
-from vitprune.training.precision import choose_precision
-from vitprune.training.scope import only_cut_parts
+from vitprune.training.weights import only_cut_sublayers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +35,8 @@ class Trained:
 class TrainingProgress:
     """Callbacks of a training: after each epoch, and after each step with the number of steps done and of all steps."""
 
-    on_epoch: Callable[[EpochRecord], None] | None = None
-    on_step: Callable[[int, int], None] | None = None
+    on_epoch: OnEpoch | None = None
+    on_step: OnStep | None = None
 
 
 def fit(
@@ -55,7 +53,7 @@ def fit(
 ) -> TrainingResult:
     """Train a model in place.
 
-    With ``scope`` cut, only those parts of a pruned model are trained from which something was removed. A ``teacher``
+    With ``scope`` cut, only those sublayers of a pruned model are trained that lost something. A ``teacher``
     on ``device`` is asked if ``options.distillation`` says so.
     """
     if device.type == "cpu":
@@ -65,19 +63,14 @@ def fit(
         check_teacher(teacher, saved, options.distillation)
         distiller = Distiller(teacher, options.distillation, saved.preprocessing)
     progress = progress or TrainingProgress()
-    with only_cut_parts(saved.model) if scope == "cut" else nullcontext():
+    with only_cut_sublayers(saved.model) if scope == "cut" else nullcontext():
         return train(
             saved.model,
             packed.train,
             packed.val,
+            options,
             preprocessing=saved.preprocessing,
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            warmup_epochs=options.warmup_epochs,
-            recipe=options,
-            device=device,
-            precision=choose_precision(compute.precision, device),
-            seed=compute.seed,
+            compute=Compute(device=device, precision=choose_precision(compute.precision, device), seed=compute.seed),
             distiller=distiller,
             on_epoch=progress.on_epoch,
             on_step=progress.on_step,

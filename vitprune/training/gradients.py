@@ -1,4 +1,4 @@
-"""How large the gradients of each layer are over an epoch: do they vanish or explode on their way down?"""
+"""The size of each layer's gradients over an epoch, which shows gradients that vanish or explode."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vitprune.training.weights import weight_matrices
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGradient:
-    """Size of the gradient of one weight matrix over one epoch.
+    """Size of the gradient of one weight matrix over one epoch, before clipping and without loss scaling.
 
-    ``mean_abs`` is the mean over entries and steps, ``max_abs`` the largest; before clipping, without loss scaling.
+    ``mean_abs`` is the mean absolute value over entries and steps, ``max_abs`` the largest.
     """
 
     epoch: int
@@ -25,37 +25,37 @@ class LayerGradient:
 
 
 class GradientMeter:
-    """Sums up gradient sizes step by step, on the device, and hands them out at the end of an epoch."""
+    """Adds up gradient sizes step by step, on the device, and returns them at the end of an epoch."""
 
     def __init__(self, model: ViT) -> None:
         self.weights = weight_matrices(model)
         self.steps = 0
         device = next(model.parameters()).device
-        # In float64 where there is one: thousands of small means are added up.
+        # Thousands of small means are added up, so in float64 where the device has it.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(len(self.weights), device=device, dtype=dtype)
         self.largest = torch.zeros(len(self.weights), device=device)
 
     @torch.no_grad()
     def record(self) -> None:
-        """Add the gradients as they are now. A weight without a gradient counts as zero."""
+        """Add the current gradients. A missing gradient counts as zero."""
         sizes = [torch.zeros_like(w) if w.grad is None else w.grad.abs() for w in self.weights.values()]
         self.sums += torch.stack([size.mean() for size in sizes])
         torch.maximum(self.largest, torch.stack([size.max() for size in sizes]), out=self.largest)
         self.steps += 1
 
     def state(self) -> dict[str, Any]:
-        """What was summed up since the last epoch's end."""
+        """The sums since the last epoch's end."""
         return {"steps": self.steps, "sums": self.sums, "largest": self.largest}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` gave."""
+        """Restore what ``state`` returned."""
         self.steps = state["steps"]
         self.sums.copy_(state["sums"])
         self.largest.copy_(state["largest"])
 
     def finish(self, epoch: int) -> list[LayerGradient]:
-        """The sizes since the last call, as those of this epoch, from the first layer to the last."""
+        """The sizes since the last call, labelled with ``epoch``, from the first layer to the last."""
         means = (self.sums / max(self.steps, 1)).tolist()
         largest = self.largest.tolist()
         self.steps = 0

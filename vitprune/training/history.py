@@ -1,4 +1,4 @@
-"""What happened in training, epoch by epoch, as records and as tidy CSV files."""
+"""The record of each epoch, and CSV files of records."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vitprune.training.gradients import LayerGradient
 class EpochRecord:
     """One epoch, counted from 1.
 
-    ``train_loss`` is what was minimised: smoothed, on augmented images, while the weights changed. ``train_accuracy``
-    is taken on the same images, and is None when mixing left them without one true class. ``val_loss`` is the plain
-    cross-entropy in nats. ``learning_rate`` is that of the last step. ``seconds`` and ``images_per_second`` are those
-    of the training steps, without validation.
+    ``train_loss`` is the mean of the minimised loss, on augmented images and while the weights changed.
+    ``train_accuracy`` is measured on the same images; it is None where mixing left them without one true class.
+    ``val_loss`` is the plain cross-entropy in nats. ``learning_rate`` is that of the last step. ``seconds`` and
+    ``images_per_second`` cover the training steps without validation.
     """
 
     epoch: int
@@ -44,7 +44,7 @@ GRADIENT_COLUMNS = ("epoch", "layer", "mean_abs", "max_abs")
 
 
 def write_history(path: Path, history: Sequence[EpochRecord]) -> None:
-    """Write one row per epoch, atomically. Training accuracy is left out: not every recipe has one."""
+    """Write one row per epoch, atomically. Training accuracy is left out, because not every recipe has one."""
     _write(path, HISTORY_COLUMNS, history)
 
 
@@ -57,7 +57,7 @@ def _write(path: Path, columns: Sequence[str], records: Iterable[object]) -> Non
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        # Six digits: enough to plot and compare, and files that diff well.
+        # Six digits are enough to plot and compare, and keep diffs short.
         for record in records:
             values = (getattr(record, column) for column in columns)
             writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])

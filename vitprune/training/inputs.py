@@ -1,4 +1,4 @@
-"""What a training step is fed with: augmented, normalised and mixed images, and their targets.
+"""The inputs of a training step: augmented, normalised and mixed images, and their targets.
 
 Legend of dimensions:
     b  images in the batch    c  channels
@@ -21,7 +21,7 @@ from vitprune.training.randomness import Purpose, seed_for
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The batches of a training split: functions of the seed, the epoch and their place in it."""
+    """The batches of a training split, as functions of the seed, the epoch and the position in it."""
 
     images: PlacedSplit
     preprocessing: Preprocessing
@@ -31,7 +31,7 @@ class Inputs:
     seed: int
 
     def order(self, epoch: int) -> list[Tensor]:
-        """Indices of every batch of an epoch, each ``(b,)``."""
+        """Indices of each batch of an epoch, ``(b,)``."""
         return epoch_batches(len(self.images), self.batch_size, seed=seed_for(self.seed, Purpose.ORDER, epoch))
 
     def batch(self, indices: Tensor, epoch: int, k: int) -> tuple[Tensor, Tensor]:
@@ -52,9 +52,9 @@ class Inputs:
 def first_batch(
     split: Split, preprocessing: Preprocessing, augment: AugmentOptions, *, num_classes: int, batch_size: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """The first images that training on the CPU sees, without normalisation, and their targets as probabilities.
+    """The first batch that training on the CPU sees: images ``(b, c, height, width)`` and targets ``(b, num_classes)``.
 
-    ``(b, c, height, width)`` and ``(b, num_classes)``.
+    The normalisation is undone and targets are probabilities, for drawing.
     """
     labels = torch.from_numpy(split.labels.astype("int64"))
     inputs = Inputs(

@@ -1,14 +1,15 @@
-"""What moves the weights: AdamW for all of them, or Muon for the matrices of the layers and AdamW for the rest.
-
-Weight matrices are decayed and nothing else is.
-"""
+"""What changes the weights: the optimisers, the learning rate of each step, and the moving average of the weights."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from vitprune.model.vit import ViT
 from vitprune.training.weights import weight_matrices
@@ -25,26 +26,27 @@ def parameter_groups(model: ViT, weight_decay: float) -> list[dict[str, Any]]:
 def make_optimisers(
     model: ViT, name: OptimiserName, *, learning_rate: float, weight_decay: float
 ) -> tuple[Optimizer, ...]:
-    """The optimisers that share the model's parameters between them, and take their steps together.
+    """The optimisers of a model; each parameter belongs to one of them.
 
-    AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) has all, as ``parameter_groups``. Muon (Jordan et al. 2024,
-    kellerjordan.github.io/posts/muon) orthogonalises the momentum of a weight matrix; it has those between stream and
-    stream, and its steps are as long as AdamW's, so that both go by one learning rate (Liu et al. 2025, arXiv
-    2502.16982). Embedding, classifier and all that is no matrix stay with AdamW.
+    ``adamw`` (Loshchilov & Hutter 2019, arXiv 1711.05101) trains all parameters, in the groups of
+    ``parameter_groups``. ``muon`` (Jordan et al. 2024, kellerjordan.github.io/posts/muon) orthogonalises the momentum
+    of a weight matrix. It trains the matrices inside the layers, and AdamW the embedding, the classifier and everything
+    that is not a matrix. Muon's steps are scaled to the size of AdamW's, so one learning rate suits both (Liu et al.
+    2025, arXiv 2502.16982).
     """
     if name == "adamw":
         return (_adamw(model, parameter_groups(model, weight_decay), learning_rate),)
     matrices = weight_matrices(model)
-    of_layers = {id(parameter) for block in model.blocks for parameter in block.parameters()}
-    inner = [matrix for matrix in matrices.values() if id(matrix) in of_layers]
+    in_layers = {id(parameter) for block in model.blocks for parameter in block.parameters()}
+    inner = [matrix for matrix in matrices.values() if id(matrix) in in_layers]
     inner_ids = {id(matrix) for matrix in inner}
     decayed = [matrix for matrix in matrices.values() if id(matrix) not in inner_ids]
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inner_ids]
-    others = _adamw(model, _groups(decayed, rest, weight_decay), learning_rate)
-    # A model pruned to the bone has no layers.
+    adamw = _adamw(model, _groups(decayed, rest, weight_decay), learning_rate)
+    # Pruning may leave no layers at all.
     if not inner:
-        return (others,)
-    return Muon(inner, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"), others
+        return (adamw,)
+    return Muon(inner, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"), adamw
 
 
 def _groups(decayed: list[nn.Parameter], parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -54,6 +56,45 @@ def _groups(decayed: list[nn.Parameter], parameters: list[nn.Parameter], weight_
 
 
 def _adamw(model: ViT, groups: list[dict[str, Any]], learning_rate: float) -> AdamW:
-    # Fused: one call for all parameters, which for a small model is a good part of a step.
+    # One fused call for all parameters: for a small model, separate calls take a good part of a step.
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     return AdamW(groups, lr=learning_rate, fused=fused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupCosine:
+    """Learning rate as a function of the step: a linear warm-up, then half a cosine down to almost zero.
+
+    With warm-up W and length T in steps (W need not be whole), step t (from 0) has the factor min((t + 1)/W, 1) while
+    t < W, and then (1 + cos(π·(t − W)/(T − W)))/2: the cosine annealing without restarts of Loshchilov & Hutter 2017,
+    arXiv 1608.03983. The rate is above zero in every step.
+    """
+
+    peak: float
+    warmup_steps: float
+    total_steps: int
+
+    def __post_init__(self) -> None:
+        # TrainOptions refuses a warm-up that does not end.
+        assert 0 <= self.warmup_steps < self.total_steps
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return self.peak * min((step + 1) / self.warmup_steps, 1.0)
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return self.peak * (1 + math.cos(math.pi * progress)) / 2
+
+
+def average_of(model: ViT, decay: float) -> AveragedModel:
+    """A moving average of the weights; ``update_parameters`` takes decay · average + (1 − decay) · weights.
+
+    After n updates the decay is at most (1 + n)/(10 + n), so that the random first weights are soon forgotten (as
+    num_updates does in TensorFlow's ExponentialMovingAverage).
+    """
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor | int) -> None:
+        updates = int(num_averaged)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+    return AveragedModel(model, multi_avg_fn=update)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from vitprune.options import Fraction, MixingAlpha, NonNegative, Options, Positi
 
 
 class AugmentOptions(Options):
-    """Augmentation of training batches; 0 (1 for ``crop_scale_min``) switches a part off."""
+    """Augmentation of training batches; 0 (1 for ``crop_scale_min``) switches an operation off."""
 
     horizontal_flip: Fraction
     crop_scale_min: Annotated[float, Field(gt=0, le=1)]
@@ -24,7 +24,7 @@ class AugmentOptions(Options):
 
 
 class DistillationOptions(Options):
-    """What a student learns from a teacher; ``weight`` 0 and ``feature_weight`` 0 leave the teacher out."""
+    """How much a student learns from a teacher: nothing with ``weight`` and ``feature_weight`` 0."""
 
     weight: Fraction
     temperature: Annotated[float, Field(gt=0)]
@@ -33,22 +33,37 @@ class DistillationOptions(Options):
 
     @property
     def is_on(self) -> bool:
-        """Whether the teacher is asked at all."""
+        """Whether the teacher is used at all."""
         return self.weight > 0 or self.feature_weight > 0
 
 
-def _warm_up_message(section: str, warmup_epochs: float, epochs: int) -> str:
-    return f"{section}.warmup_epochs ({warmup_epochs}) must be less than {section}.epochs ({epochs})"
+class FitOptions(Options):
+    """What training the baseline and fine-tuning each set for themselves."""
 
-
-class TrainOptions(Options):
-    """Optimisation of the baseline; fine-tuning shares all of it but its length and learning rate."""
+    section: ClassVar[str]
 
     epochs: Positive
-    batch_size: Positive
-    optimizer: Literal["adamw", "muon"]
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_epochs: NonNegative
+    distillation: DistillationOptions
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"{self.section}.warmup_epochs ({self.warmup_epochs}) must be less than "
+                f"{self.section}.epochs ({self.epochs})"
+            )
+        return self
+
+
+class TrainOptions(FitOptions):
+    """A whole training recipe: that of the baseline, or the one that ``FinetuneOptions.recipe`` makes of it."""
+
+    section: ClassVar[str] = "train"
+
+    batch_size: Positive
+    optimizer: Literal["adamw", "muon"]
     weight_decay: NonNegative
     label_smoothing: Share
     clip_norm: Annotated[float, Field(gt=0)]
@@ -56,30 +71,19 @@ class TrainOptions(Options):
     ema_decay: Share | None
     checkpoint_minutes: Annotated[float, Field(gt=0)]
     teacher: str | None
-    distillation: DistillationOptions
     augment: AugmentOptions
 
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> TrainOptions:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(_warm_up_message("train", self.warmup_epochs, self.epochs))
-        return self
 
+class FinetuneOptions(FitOptions):
+    """Recovery of the pruned model, with the baseline as teacher; the control is trained for as many epochs."""
 
-class FinetuneOptions(Options):
-    """Recovery after pruning, the baseline as teacher; the control is trained for as long."""
+    section: ClassVar[str] = "finetune"
 
-    epochs: Positive
     rounds: Positive
     scope: Literal["all", "cut"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_epochs: NonNegative
-    distillation: DistillationOptions
 
     @model_validator(mode="after")
-    def _warm_up_ends(self) -> FinetuneOptions:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(_warm_up_message("finetune", self.warmup_epochs, self.epochs))
+    def _warm_up_ends_in_each_round(self) -> Self:
         if self.warmup_epochs >= self.epochs // self.rounds:
             raise ValueError(
                 f"finetune.warmup_epochs ({self.warmup_epochs}) must be less than the epochs of a round: "
@@ -88,11 +92,10 @@ class FinetuneOptions(Options):
         return self
 
     def recipe(self, train: TrainOptions) -> TrainOptions:
-        """The recipe of ``train`` with the length, learning rate and distillation of fine-tuning."""
-        own = {"epochs", "learning_rate", "warmup_epochs", "distillation"}
-        return train.model_copy(update={name: getattr(self, name) for name in own})
+        """The recipe of the baseline with the length, learning rate and distillation of fine-tuning."""
+        return train.model_copy(update={name: getattr(self, name) for name in FitOptions.model_fields})
 
     def of_round(self, number: int) -> FinetuneOptions:
-        """The same for one of the rounds, from 1 to ``rounds``, which share the epochs."""
+        """The options of one round, from 1 to ``rounds``; the rounds share the epochs."""
         epochs = self.epochs * number // self.rounds - self.epochs * (number - 1) // self.rounds
         return self.model_copy(update={"epochs": epochs, "rounds": 1})

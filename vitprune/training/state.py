@@ -1,4 +1,4 @@
-"""The state of a training run between two steps, kept in a file so that an interrupted run goes on where it was."""
+"""The state of a training run between two steps, saved in a file so that an interrupted run can go on."""
 
 from __future__ import annotations
 
@@ -16,52 +16,54 @@ import torch
 from vitprune.errors import TrainingError
 from vitprune.storage import atomic_file
 
-FORMAT = 2
+FORMAT = 3
 
 State = dict[str, Any]
 """Tensors, numbers and text, in dicts and lists."""
 
 
 class StateFile:
-    """Where a run keeps its state, every so many minutes; ``identity`` says in plain values which run it belongs to."""
+    """The file of a run's state, to be written every few ``minutes``; ``identity`` tells this run from others."""
 
     def __init__(self, path: Path, identity: dict[str, Any], minutes: float) -> None:
         self.path, self.minutes = path, minutes
         self.identity = {name: str(value) for name, value in identity.items()}
-        self._last = time.monotonic()
+        self._saved_at = time.monotonic()
 
     @property
     def is_due(self) -> bool:
-        """Whether the last state is old enough for a new one."""
-        return time.monotonic() - self._last >= 60 * self.minutes
+        """Whether ``minutes`` have passed since the last save."""
+        return time.monotonic() - self._saved_at >= 60 * self.minutes
 
     def save(self, state: State) -> None:
-        """Replace the state, atomically. Raises StorageError if it cannot be written."""
+        """Replace the saved state, atomically. Raises StorageError if it cannot be written."""
         with atomic_file(self.path) as partial:
             torch.save({"format": FORMAT, "identity": self.identity, "state": state}, partial)
-        self._last = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def load(self) -> State | None:
-        """The state of an interrupted run, None if there is none; its tensors are on the CPU.
+        """The state of an interrupted run with its tensors on the CPU, or None if there is no file.
 
-        Raises TrainingError if it belongs to another run, or cannot be read.
+        Raises TrainingError if the state belongs to another run or cannot be read.
         """
         if not self.path.exists():
             return None
         advice = f"delete {self.path} to start this run from the beginning"
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            kind, identity, state = found["format"], found["identity"], found["state"]
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            file_format, saved_identity, state = content["format"], content["identity"], content["state"]
         except (OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TrainingError(
                 f"{self.path}: not readable as the state of a training run ({reason}); {advice}"
             ) from None
-        if kind != FORMAT:
-            raise TrainingError(f"{self.path}: was written by another version of vitprune (format {kind}); {advice}")
-        # In the order of this run's identity, where what a user sets comes before the digests that follow from it.
-        for name in {**self.identity, **identity}:
-            now, then = self.identity.get(name), identity.get(name)
+        if file_format != FORMAT:
+            raise TrainingError(
+                f"{self.path}: was written by another version of vitprune (format {file_format}); {advice}"
+            )
+        # This run's identity comes first: in it, what a user sets precedes the digests that follow from it.
+        for name in {**self.identity, **saved_identity}:
+            now, then = self.identity.get(name), saved_identity.get(name)
             if now != then:
                 raise TrainingError(
                     f"{self.path}: is the state of an interrupted run with another configuration ({name} {then}, now "
@@ -71,13 +73,13 @@ class StateFile:
 
 
 class StopRequest:
-    """Whether somebody asked the process to stop: SIGTERM or an interrupt from the keyboard."""
+    """The SIGTERM or keyboard interrupt that asked this process to stop, if one did."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def leave(self) -> None:
-        """End the process as the signal would have: KeyboardInterrupt, or status 143."""
+        """End the process as the signal would have: with KeyboardInterrupt or status 143."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + int(signal.SIGTERM))
@@ -85,9 +87,9 @@ class StopRequest:
 
 @contextmanager
 def stop_requests(*, enabled: bool) -> Iterator[StopRequest]:
-    """Note the first SIGTERM or interrupt instead of ending at once, if ``enabled``; the second one ends.
+    """If ``enabled``, note the first SIGTERM or interrupt instead of ending; the second one ends the process.
 
-    Outside the main thread, where Python allows no signal handlers, nothing is noted.
+    Python allows signal handlers in the main thread only; in other threads nothing is noted.
     """
     request = StopRequest()
 
@@ -96,14 +98,14 @@ def stop_requests(*, enabled: bool) -> Iterator[StopRequest]:
             request.leave()
         request.signal = number
 
-    before = {}
+    previous = {}
     for number in (signal.SIGTERM, signal.SIGINT) if enabled else ():
         try:
-            before[number] = signal.signal(number, note)
+            previous[number] = signal.signal(number, note)
         except ValueError:
             break
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The optimizer steps of a training run, and everything that the next one depends on.
+"""The optimiser steps of a training run, and everything that the next step depends on.
 
 Legend of dimensions:
     b  images in the batch    c  channels
@@ -17,29 +17,27 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vitprune.distributed import total, world
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.vit import ViT
-from vitprune.training.average import average_of
-from vitprune.training.batches import PlacedSplit
+from vitprune.training.batches import PlacedSplit, batch_starts
+from vitprune.training.compute import Compute
 from vitprune.training.distillation import Distiller
-from vitprune.training.forward import WholeBatchRandomness, compile_errors, make_forward
+from vitprune.training.forward import compile_errors, make_forward
 from vitprune.training.gradients import GradientMeter
 from vitprune.training.inputs import Inputs
-from vitprune.training.losses import smoothed_cross_entropy
-from vitprune.training.optimiser import make_optimisers
+from vitprune.training.optimiser import WarmupCosine, average_of, make_optimisers
 from vitprune.training.options import TrainOptions
-from vitprune.training.precision import Precision, autocast, make_scaler
-from vitprune.training.randomness import Purpose, seed_for, seeded_global_rng
-from vitprune.training.schedule import WarmupCosine
+from vitprune.training.randomness import WholeBatchRandomness, dropout_seed, seeded_global_rng
 
 
 @dataclass
 class EpochSums:
-    """What the steps of an epoch came to so far; ``is_mixed`` says that its images had no one true class."""
+    """Sums over the steps of an epoch so far; ``is_mixed`` means that its images have no one true class."""
 
     loss: float = 0.0
     images: int = 0
@@ -49,65 +47,71 @@ class EpochSums:
 
 
 class Steps:
-    """A model with everything that its steps need.
+    """A model, its data and its optimisers.
 
-    Its state between two steps is ``epoch`` (from 1), how many batches of it are ``done``, and what ``state`` holds.
+    Between two steps the run is at batch ``done`` of ``epoch`` (from 1), and ``state`` holds all that changes.
     """
 
     def __init__(
         self,
-        *,
         model: ViT,
         images: PlacedSplit,
+        options: TrainOptions,
+        *,
         preprocessing: Preprocessing,
-        recipe: TrainOptions,
-        schedule: WarmupCosine,
-        device: torch.device,
-        precision: Precision,
-        seed: int,
-        distiller: Distiller | None,
+        compute: Compute,
+        distiller: Distiller | None = None,
     ) -> None:
-        self.model = model
-        self.preprocessing = preprocessing
+        self.model, self.options, self.compute, self.distiller = model, options, compute, distiller
         self.inputs = Inputs(
             images=images,
             preprocessing=preprocessing,
-            augment=recipe.augment,
+            augment=options.augment,
             num_classes=model.config.num_classes,
-            batch_size=recipe.batch_size,
-            seed=seed,
+            batch_size=options.batch_size,
+            seed=compute.seed,
         )
-        self.recipe = recipe
-        self.schedule = schedule
-        self.device = device
-        self.precision = precision
-        self.seed = seed
-        self.distiller = distiller
+        self.steps_per_epoch = len(batch_starts(len(images), options.batch_size))
+        self.schedule = WarmupCosine(
+            peak=options.learning_rate,
+            warmup_steps=options.warmup_epochs * self.steps_per_epoch,
+            total_steps=options.epochs * self.steps_per_epoch,
+        )
         self.optimisers = make_optimisers(
-            model, recipe.optimizer, learning_rate=schedule.peak, weight_decay=recipe.weight_decay
+            model, options.optimizer, learning_rate=options.learning_rate, weight_decay=options.weight_decay
         )
-        self.scaler = make_scaler(precision)
-        self.average = average_of(model, recipe.ema_decay) if recipe.ema_decay is not None else None
+        self.scaler = compute.scaler()
+        self.average = average_of(model, options.ema_decay) if options.ema_decay is not None else None
         self.meter = GradientMeter(model)
-        self._forward = make_forward(model, distiller, is_compiled=recipe.compile)
+        self._forward = make_forward(model, distiller, is_compiled=options.compile)
         self.epoch, self.done, self.sums = 1, 0, EpochSums()
-        self._correct = torch.zeros((), device=device, dtype=torch.int64)
+        self._correct = torch.zeros((), device=compute.device, dtype=torch.int64)
 
     @property
     def trained_model(self) -> ViT:
-        """The model that is scored and kept: the average of the weights, if one is taken."""
+        """The model that is scored and kept: the moving average of the weights, if there is one."""
         return cast("ViT", self.average.module) if self.average else self.model
 
-    def train_epoch(self, after_step: Callable[[int], None]) -> None:
-        """Take what is left of the epoch's steps; ``after_step`` gets the number of all steps taken so far."""
+    @property
+    def all_done(self) -> int:
+        """The number of steps taken in all epochs."""
+        return (self.epoch - 1) * self.steps_per_epoch + self.done
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step."""
+        return self.schedule(self.all_done - 1)
+
+    def train_epoch(self, after_step: Callable[[], None]) -> None:
+        """Take the remaining steps of the epoch, calling ``after_step`` after each."""
         self.model.train()
         batches = self.inputs.order(self.epoch)
         for k in range(self.done, len(batches)):
             start = time.perf_counter()
-            self._step(batches[k], k, (self.epoch - 1) * len(batches) + k)
+            self._step(batches[k], k)
             self.done = k + 1
             self.sums.seconds += time.perf_counter() - start
-            after_step((self.epoch - 1) * len(batches) + k + 1)
+            after_step()
         start = time.perf_counter()
         self.sums.correct = int(self._correct)
         self.sums.seconds += time.perf_counter() - start
@@ -118,7 +122,7 @@ class Steps:
         self._correct.zero_()
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on; the tensors are those in use."""
+        """Everything that the next step depends on; the tensors are not copied."""
         return {
             "epoch": self.epoch,
             "done": self.done,
@@ -131,7 +135,7 @@ class Steps:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` gave."""
+        """Restore what ``state`` returned."""
         self.epoch, self.done, self.sums = state["epoch"], state["done"], EpochSums(**state["sums"])
         self._correct.fill_(self.sums.correct)
         self.model.load_state_dict(state["model"])
@@ -142,25 +146,25 @@ class Steps:
             self.average.load_state_dict(state["average"])
         self.meter.load_state(state["meter"])
 
-    def _step(self, indices: Tensor, k: int, step: int) -> None:
-        # Every rank prepares the whole batch: what is mixed with what must not depend on their number.
+    def _step(self, indices: Tensor, k: int) -> None:
+        # Each rank prepares the whole batch, so that mixing does not depend on the number of ranks.
         inputs, targets = self.inputs.batch(indices, self.epoch, k)
         rows = world().share_of(len(indices))
-        # A rank without images still takes part, with one that does not count.
         weight = (rows.stop - rows.start) / len(indices)
-        inputs, targets = (part[rows] if weight else part[:1] for part in (inputs, targets))
-        with seeded_global_rng(seed_for(self.seed, Purpose.DROPOUT, self.epoch, k), self.device):
-            with self._randomness(rows, len(indices)), autocast(self.precision, self.device), compile_errors():
+        if not weight:
+            # A rank without rows takes part with one of weight zero, because the others wait for its gradients.
+            rows = slice(0, 1)
+        inputs, targets = inputs[rows], targets[rows]
+        seed = dropout_seed(self.compute.seed, self.epoch, k, is_compiled=self.options.compile)
+        with seeded_global_rng(seed, self.compute.device):
+            with self._whole_batch_randomness(rows, len(indices)), self.compute.autocast(), compile_errors():
                 logits, streams = self._forward(inputs)
-            loss = smoothed_cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+            loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.options.label_smoothing)
             if self.distiller is not None:
-                with autocast(self.precision, self.device):
-                    answers = self.distiller.ask(inputs)
-                loss = self.distiller.loss(loss, (logits, streams), answers)
-        value = self._descend(weight * loss, self.schedule(step), f"epoch {self.epoch}, batch {k + 1}")
-        if self.average:
-            self.average.update_parameters(self.model)
-        self.sums.loss += len(indices) * value
+                with self.compute.autocast():
+                    teacher_outputs = self.distiller.teacher_outputs(inputs)
+                loss = self.distiller.loss(loss, (logits, streams), teacher_outputs)
+        self.sums.loss += len(indices) * self._descend(weight * loss, k)
         self.sums.images += len(indices)
         if targets.ndim == 1:
             correct = (logits.detach().argmax(dim=1) == targets).sum()
@@ -168,41 +172,49 @@ class Steps:
         else:
             self.sums.is_mixed = True
 
-    def _randomness(self, rows: slice, count: int) -> AbstractContextManager[object]:
-        # A compiled model draws its random numbers in its own way.
-        if world().size == 1 or self.recipe.compile:
+    def _whole_batch_randomness(self, rows: slice, count: int) -> AbstractContextManager[object]:
+        # Compiled code does not pass through it, hence the seed of its own that each rank then has.
+        if world().size == 1 or self.options.compile:
             return nullcontext()
-        return WholeBatchRandomness(rows if rows.stop > rows.start else slice(0, 1), count)
+        return WholeBatchRandomness(rows, count)
 
-    def _descend(self, loss: Tensor, learning_rate: float, where: str) -> float:
-        """Take one optimizer step down the sum of all ranks' ``loss`` and return its value.
+    def _descend(self, loss: Tensor, k: int) -> float:
+        """Take one step down the sum of all ranks' ``loss`` and return that sum.
 
-        TrainingError instead if it is not finite.
+        With fp16, gradients overflow now and then. The whole step is then skipped, on all optimisers, and the scaler
+        lowers its scale. Otherwise a loss or gradient that is not finite raises TrainingError before the step.
         """
         self.model.zero_grad(set_to_none=True)
-        # Gradients come as the mean over the ranks.
+        # DistributedDataParallel takes the mean over the ranks.
         self.scaler.scale(world().size * loss).backward()
         loss = total(loss.detach().clone())
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = get_total_norm(gradients)
-        # Both at once: each look at a number makes a GPU wait.
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        # Read together, because a GPU waits at each read.
         loss_value, norm_value = torch.stack([loss, norm]).tolist()
-        finite_gradients = math.isfinite(norm_value)
-        # With fp16, gradients overflow now and then: the scaler leaves such a step out and lowers its scale.
-        if not math.isfinite(loss_value) or (not finite_gradients and not self.scaler.is_enabled()):
-            what = "loss" if not math.isfinite(loss_value) else "gradient norm"
+        if math.isfinite(loss_value) and math.isfinite(norm_value):
+            self._apply_gradients(norm, self.schedule(self.all_done))
+        elif not math.isfinite(loss_value) or not self._is_scale_lowerable():
+            what = "gradient norm" if math.isfinite(loss_value) else "loss"
             raise TrainingError(
-                f"{where}: the {what} is not finite (loss {loss_value}, gradient norm {norm_value}, learning rate "
-                f"{learning_rate:.3g}); lower the learning rate, lengthen warmup_epochs, or use compute.precision fp32"
+                f"epoch {self.epoch}, batch {k + 1}: the {what} is not finite (loss {loss_value}, gradient norm "
+                f"{norm_value}, learning rate {self.schedule(self.all_done):.3g}); lower the learning rate, lengthen "
+                "warmup_epochs, or use compute.precision fp32"
             )
-        if finite_gradients:
-            self.meter.record()
-        clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_norm, norm)
+        self.scaler.update()
+        return loss_value
+
+    def _is_scale_lowerable(self) -> bool:
+        """Whether the loss is scaled up. If gradients overflow at scale 1, a lower scale would hide the divergence."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
+    def _apply_gradients(self, norm: Tensor, learning_rate: float) -> None:
+        self.meter.record()
+        clip_grads_with_norm_(self.model.parameters(), self.options.clip_norm, norm)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate
             self.scaler.step(optimiser)
-        self.scaler.update()
-        return loss_value
+        if self.average:
+            self.average.update_parameters(self.model)
