@@ -21,7 +21,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -35,12 +35,13 @@ from tuning import CPU, Setting, accuracy, at_once, plural, setting_of, spread, 
 
 from vitprune.circuit import Ablation
 from vitprune.circuit.neurons import sort_neurons
-from vitprune.commands.searching import search_images
+from vitprune.circuit.sample import training_sample
 from vitprune.device import keep_freed_memory
 from vitprune.model import ViT
-from vitprune.pruning.latency import Bench, LatencyTable, latency_table
+from vitprune.pruning.latency import LatencyTable, TimingProtocol
+from vitprune.pruning.measured import Measurements, SpeedMeter, measured_speedup
 from vitprune.pruning.speed import SpeedSearch
-from vitprune.pruning.target import measured_speedup, reach_speedup
+from vitprune.pruning.target import reach_speedup
 from vitprune.stopwatch import time_in_turn
 
 METHODS = ("ours", "torch-pruning", "magnitude", "eap", "random", "scratch")
@@ -74,51 +75,60 @@ class Case:
         return self.file(f"-epochs{self.epochs}.json")
 
 
-def prune(cases: Sequence[Case], given: Setting, bench: Bench) -> None:
+def prune(cases: Sequence[Case], given: Setting, protocol: TimingProtocol) -> None:
     """Prune and time what is not pruned yet."""
     missing = [case for case in cases if not case.pruned_file.is_file()]
     if not missing:
         return
-    table = latency_table(given.baseline.model.config, given.params.prune.group_size, bench, CACHE / "latency.json")
+    latency = CACHE / "latency.json"
+    meter = SpeedMeter(given.baseline.model, given.params.prune.group_size, protocol, Measurements.read(latency))
+    table = meter.table()
+    meter.measurements.write(latency)
     for case in missing:
         sys.stderr.write(f"prune: {case.method}, {case.speedup:g} times as fast, seed {case.seed}\n")
-        model = pruned(given, table, bench, case)
+        model = pruned(given, table, protocol, case)
         found = {f"batch_{size}": speed(given.baseline.model, model, size) for size in BATCH_SIZES}
         found["before"] = accuracy(given, model, "test")
         case.pruned_file.parent.mkdir(parents=True, exist_ok=True)
         torch.save((model, found), case.pruned_file)
 
 
-def pruned(given: Setting, table: LatencyTable, bench: Bench, case: Case) -> nn.Module:
+def pruned(given: Setting, table: LatencyTable, protocol: TimingProtocol, case: Case) -> nn.Module:
     """The model of a method that is so many times as fast as the baseline."""
-    method, speedup, seed, options = case.method, case.speedup, case.seed, given.params.acdc
-    images, labels = search_images(given.packed, given.baseline.preprocessing, options.num_images, seed, CPU)
-    reference, _ = search_images(given.packed, given.baseline.preprocessing, options.num_reference_images, seed, CPU)
+    method, speedup, seed, options = case.method, case.speedup, case.seed, given.params.prune
+    images, labels = training_sample(given.packed, given.baseline.preprocessing, options.num_images, seed, CPU)
+    reference, _ = training_sample(given.packed, given.baseline.preprocessing, options.num_reference_images, seed, CPU)
     group_size = given.params.prune.group_size
     model = sort_neurons(given.baseline.model, images, torch.Generator().manual_seed(seed))
     ablation = Ablation.mean(model, reference)
     if method in ("ours", "scratch"):
         search = SpeedSearch(model, images, ablation, table, group_size)
-        goal = table.milliseconds(model.config) / speedup
-        small = reach_speedup(search, model, ablation, speedup, bench, baseline=model, goal=goal).model
+        meter = SpeedMeter(model, group_size, protocol, Measurements.read(CACHE / "latency.json"))
+        small = reach_speedup(search, model, ablation, speedup, meter).model
         return rivals.scratch(small, seed) if method == "scratch" else small
     if method == "torch-pruning":
-        return fast_enough(given.baseline.model, bench, rivals.by_torch_pruning(model, images, labels, RATIOS), speedup)
+        return fast_enough(
+            given.baseline.model, protocol, rivals.by_torch_pruning(model, images, labels, RATIOS), speedup
+        )
     units = rivals.heads_and_groups(model, images, ablation, group_size)
     scores = {
         "magnitude": lambda: rivals.magnitude_scores(model, units),
         "random": lambda: rivals.random_scores(units, seed),
         "eap": lambda: rivals.eap_scores(model, units, images, labels, ablation, group_size),
     }[method]()
-    return fast_enough(given.baseline.model, bench, rivals.by_ranking(model, ablation, units, scores, table), speedup)
+    return fast_enough(
+        given.baseline.model, protocol, rivals.by_ranking(model, ablation, units, scores, table), speedup
+    )
 
 
-def fast_enough(baseline: ViT, bench: Bench, models: Sequence[Callable[[], nn.Module]], speedup: float) -> nn.Module:
+def fast_enough(
+    baseline: ViT, protocol: TimingProtocol, models: Sequence[Callable[[], nn.Module]], speedup: float
+) -> nn.Module:
     """The first of ever faster models that is measured to be fast enough, found by halving."""
     too_few, enough = -1, len(models) - 1
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
-        is_enough = measured_speedup(baseline, models[middle](), bench) >= speedup
+        is_enough = measured_speedup(baseline, models[middle](), protocol) >= speedup
         enough, too_few = (middle, too_few) if is_enough else (enough, middle)
     return models[enough]()
 
@@ -129,7 +139,7 @@ def speed(baseline: ViT, model: nn.Module, batch_size: int) -> float:
     images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
     work = [partial(each.eval(), images) for each in (baseline, model)]
     with torch.inference_mode():
-        seconds = time_in_turn(work, CPU, warmup=10, rounds=50)
+        seconds = time_in_turn(work, [CPU] * len(work), warmup=10, rounds=50)
     return float(np.median(seconds[:, 0] / seconds[:, 1]))
 
 
@@ -211,7 +221,7 @@ def main() -> None:
         if method != "scratch" or not seed
     ]
     options = given.params.prune
-    prune(cases, given, Bench(device=CPU, batch_size=size, warmup=options.warmup, rounds=options.rounds))
+    prune(cases, given, replace(options.protocol(CPU), batch_size=size))
     if arguments.prune_only:
         return
     controls = [case_of(method="control", speedup=1.0, seed=seed) for seed in range(arguments.seeds)]

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import yaml
 
+from vitprune.evaluation.models import MODELS
+
 ROOT = Path(__file__).parents[1]
-MODELS = ("baseline", "baseline_pruned", "upgraded_baseline", "upgraded_baseline_pruned")
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Run:
 
 
 def run_pipeline(folder: Path, params: dict) -> Run:
-    """Run every command but the fetching in a folder that holds ``data``."""
+    """Run the stages after clean in a folder that holds ``data``."""
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     start = time.perf_counter()
-    for command in ("train", "acdc", "finetune", "evaluate"):
-        subprocess.run([sys.executable, "-m", "vitprune", command], cwd=folder, env=environment(), check=True)
+    for stage in ("train", "acdc", "prune", "finetune", "evaluate"):
+        subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment(), check=True)
     scores, timing, train = (
         json.loads((folder / "metrics" / name).read_text())
         for name in ("evaluate.json", "timing.json", "train_timing.json")
@@ -69,7 +70,7 @@ def table(results: list[Run], params: dict, seeds: range) -> str:
         "| model | test loss | accuracy, % | " + " | ".join(f"speed-up, {b.replace('_', ' ')}" for b in batches) + " |",
         "| --- |" + " ---: |" * (2 + len(batches)),
     ]
-    for model in MODELS:
+    for model in (model.name for model in MODELS):
         cells = [
             spread([run.scores[model]["loss"] for run in results], 3),
             spread([100 * run.scores[model]["accuracy"] for run in results]),
@@ -103,8 +104,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        for command in ("download", "clean"):
-            subprocess.run([sys.executable, "-m", "vitprune", command], cwd=folder, env=environment(), check=True)
+        for stage in ("download", "clean"):
+            subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment(), check=True)
         for seed in seeds:
             params["compute"]["seed"] = seed
             results.append(run_pipeline(folder, params))
