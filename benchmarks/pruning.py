@@ -99,7 +99,8 @@ def pruned(given: Setting, table: LatencyTable, protocol: TimingProtocol, case: 
     images, labels = training_sample(given.packed, given.baseline.preprocessing, options.num_images, seed, CPU)
     reference, _ = training_sample(given.packed, given.baseline.preprocessing, options.num_reference_images, seed, CPU)
     group_size = given.params.prune.group_size
-    model = sort_neurons(given.baseline.model, images, torch.Generator().manual_seed(seed))
+    baseline = given.baseline.model
+    model = sort_neurons(baseline, images, torch.Generator().manual_seed(seed))
     ablation = Ablation.mean(model, reference)
     if method in ("ours", "scratch"):
         search = SpeedSearch(model, images, ablation, table, group_size)

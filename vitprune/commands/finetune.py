@@ -31,7 +31,7 @@ def finetune(
 ) -> None:
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
     from vitprune.commands.inputs import load_for, open_params
-    from vitprune.commands.terminal import open_training_progress, speed_progress
+    from vitprune.commands.terminal import speed_progress, training_progress
     from vitprune.data import load_packed
     from vitprune.distributed import world
     from vitprune.model import save_model
@@ -42,27 +42,26 @@ def finetune(
 
     options, device = open_params(params)
     packed = load_packed(data)
-    with speed_progress("prune") as on_pruning, open_training_progress() as progress:
-        recovery = Recovery(
-            packed=packed,
-            train=options.train,
-            finetune=options.finetune,
-            prune=options.prune,
-            compute=options.compute,
-            device=device,
-            state=state,
-            known=Measurements.read(latency),
-            progress=progress,
-            on_pruning=on_pruning,
-        )
-        histories = {name: history.with_stem(f"{history.stem}_{name}") for name in MODELS}
-        check_targets(
-            files=[metrics, timing, *histories.values(), *recovery.states.values()],
-            folders=[out / name for name in MODELS],
-        )
-        # Both are loaded before either is trained, so that a missing one is noticed at once.
-        models = [load_for(folder, options, packed, device) for folder in (baseline, pruned)]
-        done = recovery.run(*models)
+    recovery = Recovery(
+        packed=packed,
+        train=options.train,
+        finetune=options.finetune,
+        prune=options.prune,
+        compute=options.compute,
+        device=device,
+        state=state,
+        known=Measurements.read(latency),
+        watch_training=training_progress,
+        watch_pruning=speed_progress,
+    )
+    histories = {name: history.with_stem(f"{history.stem}_{name}") for name in MODELS}
+    check_targets(
+        files=[metrics, timing, *histories.values(), *recovery.states.values()],
+        folders=[out / name for name in MODELS],
+    )
+    # Both are loaded before either is trained, so that a missing one is noticed at once.
+    models = [load_for(folder, options, packed, device) for folder in (baseline, pruned)]
+    done = recovery.run(*models)
     if not world().is_main:
         return
     for name, model in done.models.items():

@@ -174,25 +174,19 @@ def _state(now: SearchProgress) -> str:
 
 
 @contextmanager
-def open_training_progress() -> Iterator[Callable[[str], TrainingProgress]]:
-    """Yield a function from a description to the callbacks of a training: a bar on a terminal, lines elsewhere."""
+def training_progress(description: str) -> Iterator[TrainingProgress]:
+    """Yield the callbacks of a training: a bar on a terminal, lines elsewhere."""
     from vitprune.training.fit import TrainingProgress
 
     logger = logging.getLogger(__name__)
     if not (stderr.is_terminal and _speaks()):
+        is_due = _due(SECONDS_BETWEEN_STEPS)
 
-        def start_lines(description: str) -> TrainingProgress:
-            is_due = _due(SECONDS_BETWEEN_STEPS)
+        def step(done: int, total: int) -> None:
+            if is_due():
+                logger.info("%s: %d of %d steps", description, done, total)
 
-            def step(done: int, total: int) -> None:
-                if is_due():
-                    logger.info("%s: %d of %d steps", description, done, total)
-
-            return TrainingProgress(
-                on_epoch=lambda record: logger.info("%s: %s", description, _epoch(record)), on_step=step
-            )
-
-        yield start_lines
+        yield TrainingProgress(on_epoch=lambda record: logger.info("%s: %s", description, _epoch(record)), on_step=step)
         return
 
     columns = (
@@ -203,22 +197,11 @@ def open_training_progress() -> Iterator[Callable[[str], TrainingProgress]]:
         TextColumn("{task.fields[epoch]}"),
     )
     with Progress(*columns, console=stderr, transient=True) as bar:
-
-        def start_bar(description: str) -> TrainingProgress:
-            task = bar.add_task(description, total=None, epoch="")
-            return TrainingProgress(
-                on_epoch=lambda record: bar.update(task, epoch=_epoch(record)),
-                on_step=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-
-        yield start_bar
-
-
-@contextmanager
-def training_progress(description: str) -> Iterator[TrainingProgress]:
-    """Yield the callbacks of one training."""
-    with open_training_progress() as start:
-        yield start(description)
+        task = bar.add_task(description, total=None, epoch="")
+        yield TrainingProgress(
+            on_epoch=lambda record: bar.update(task, epoch=_epoch(record)),
+            on_step=lambda done, total: bar.update(task, completed=done, total=total),
+        )
 
 
 def _epoch(record: EpochRecord) -> str:

@@ -7,6 +7,7 @@ be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +32,9 @@ from vitprune.training.weights import weights_digest
 MODELS = ("baseline", "pruned")
 """The control and the pruned model."""
 
-Progress = Callable[[str], TrainingProgress]
-"""Callbacks for the training of that description."""
+WatchTraining = Callable[[str], AbstractContextManager[TrainingProgress | None]]
+WatchPruning = Callable[[str], AbstractContextManager[Callable[[SpeedProgress], None] | None]]
+"""Both take a description and give the callbacks for as long as that work goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,8 @@ class Recovery:
     device: torch.device
     state: Path
     known: Measurements | None = None
-    progress: Progress | None = None
-    on_pruning: Callable[[SpeedProgress], None] | None = None
+    watch_training: WatchTraining = nullcontext
+    watch_pruning: WatchPruning = nullcontext
 
     @property
     def states(self) -> dict[str, Path]:
@@ -118,17 +120,18 @@ class Recovery:
         description: str,
         state: Path,
     ) -> TrainingResult:
-        return fit(
-            saved,
-            self.packed,
-            options.recipe(self.train),
-            self.compute,
-            self.device,
-            teacher=teacher,
-            state=state,
-            progress=self.progress(description) if self.progress else None,
-            scope=options.scope if name == "pruned" else "all",
-        )
+        with self.watch_training(description) as progress:
+            return fit(
+                saved,
+                self.packed,
+                options.recipe(self.train),
+                self.compute,
+                self.device,
+                teacher=teacher,
+                state=state,
+                progress=progress,
+                scope=options.scope if name == "pruned" else "all",
+            )
 
     def _prune_on(
         self, pruned: SavedModel, teacher: SavedModel, number: int, folder: Path
@@ -145,15 +148,16 @@ class Recovery:
                 return load_model(folder / "model", self.device), kept["figures"]
         except (VitpruneError, KeyError, TypeError):
             pass
-        smaller = prune_to_target(
-            self.packed,
-            pruned,
-            options,
-            self.device,
-            baseline=teacher.model,
-            known=self.known,
-            on_progress=self.on_pruning,
-        )
+        with self.watch_pruning("prune") as on_progress:
+            smaller = prune_to_target(
+                self.packed,
+                pruned,
+                options,
+                self.device,
+                baseline=teacher.model,
+                known=self.known,
+                on_progress=on_progress,
+            )
         with atomic_folder(folder) as partial:
             save_model(partial / "model", smaller.saved)
             write_json(partial / "round.json", {"key": key, "figures": smaller.metrics})
