@@ -102,7 +102,7 @@ def main() -> None:
     works = {
         "ours": lambda tau: discover(model, images, graph=graph, ablation=ablation, tau=tau).keep_mask,
         "sharp": lambda tau: brute_force(
-            lambda keep: run_masked(model, images, graph, keep, ablation), full, graph, tau, skip_dead=True
+            lambda keep: run_masked(model, images, graph, keep, ablation, 0), full, graph, tau, skip_dead=True
         ),
         "brute": lambda tau: brute_force(plain, full, graph, tau, skip_dead=False),
     }

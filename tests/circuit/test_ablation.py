@@ -2,16 +2,24 @@ import pytest
 import torch
 
 from tests.circuit.oracle import brute_writes, random_images, random_model
-from vitprune.circuit import Ablation, Graph
+from vitprune.circuit import Ablation, Circuit, Graph
 from vitprune.circuit import ablation as ablation_module
+from vitprune.circuit.faithfulness import FaithfulnessMeter
 from vitprune.circuit.levels import Levels
+from vitprune.circuit.metrics import kl_divergence
+from vitprune.distributed import World
 from vitprune.errors import CircuitError
+from vitprune.model import Preprocessing
+from vitprune.model import predict as predict_module
+from vitprune.model.predict import predict
+
+PREPROCESSING = Preprocessing(mean=(0.4,), std=(0.2,))
 
 
 def centred_writes(ablation, model, graph):
     """What each sender adds to the stream when it is removed, but for a constant that no reader sees, ``(s, t, d)``."""
     levels = Levels(model, graph)
-    return levels.send_all(levels.by_level(ablation.activations(model, random_images(model))))[:, 0]
+    return levels.send_all(levels.by_level(ablation.activations(model, random_images(model), 0)))[:, 0]
 
 
 def test_the_mean_is_that_of_what_each_node_writes():
@@ -61,3 +69,46 @@ def test_noise_without_a_spread_and_resampling_from_one_image_are_refused():
         Ablation.noise(model, 0.0)
     with pytest.raises(CircuitError, match="at least two reference images"):
         Ablation.resample(model, random_images(model)[:1])
+
+
+def ablated_circuit(kind):
+    """A model and a circuit of it that keeps half of the edges; 7 images."""
+    model = random_model(4, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (7, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    graph = Graph.of(model)
+    ablation = {
+        "mean": lambda: Ablation.mean(model, PREPROCESSING(images)),
+        "resample": lambda: Ablation.resample(model, random_images(model, count=5), seed=1),
+        "noise": lambda: Ablation.noise(model, 0.7, seed=3),
+    }[kind]()
+    keep_mask = graph.all_edges & (torch.rand(graph.all_edges.shape, generator=generator) < 0.5)
+    circuit = Circuit(graph=graph, keep_mask=keep_mask, ablation=ablation, kl=0.0, method="half")
+    return model, images, circuit
+
+
+@pytest.mark.parametrize("batch_size", [2, 7])
+@pytest.mark.parametrize("kind", ["mean", "resample", "noise"])
+def test_a_circuits_predictions_depend_on_neither_batches_nor_ranks(monkeypatch, kind, batch_size):
+    model, images, circuit = ablated_circuit(kind)
+    normalised = PREPROCESSING(images)
+    # One image at a time, each with its index.
+    expected = torch.cat([circuit.logits(model, normalised[i : i + 1], first=i) for i in range(7)])
+    torch.testing.assert_close(circuit.logits(model, normalised, batch_size), expected)
+    module = circuit.as_module(model)
+    torch.testing.assert_close(predict(module, images, PREPROCESSING, batch_size), expected)
+    monkeypatch.setattr(predict_module, "gathered", lambda rows, count: rows)
+    for rank in (World(0, 2), World(1, 2)):
+        monkeypatch.setattr(predict_module, "world", lambda rank=rank: rank)
+        mine = predict(module, images, PREPROCESSING, batch_size)
+        torch.testing.assert_close(mine, expected[rank.share_of(7)])
+
+
+@pytest.mark.parametrize("kind", ["resample", "noise"])
+def test_faithfulness_is_that_of_the_predictions(kind):
+    model, images, circuit = ablated_circuit(kind)
+    full, masked = (predict(each, images, PREPROCESSING, 2) for each in (model, circuit.as_module(model)))
+    labels = full.argmax(dim=1)
+    measured = FaithfulnessMeter(model, PREPROCESSING(images), labels, circuit).measure(circuit.keep_mask)
+    assert measured.kl == pytest.approx(kl_divergence(full, masked), rel=1e-4)
+    assert circuit.measured(model, PREPROCESSING(images)).kl == pytest.approx(measured.kl, rel=1e-4)

@@ -129,7 +129,7 @@ class Ablation:
             )
 
     @torch.no_grad()
-    def activations(self, model: ViT, images: Tensor, first: int = 0) -> Activations:
+    def activations(self, model: ViT, images: Tensor, first: int) -> Activations:
         """What stands in for the activations of removed senders on ``images``, the first of which is number ``first``.
 
         Raises CircuitError if the ablation was made for another model.

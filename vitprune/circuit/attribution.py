@@ -114,11 +114,11 @@ class _GradientSums:
         """Products ``(r, s)`` with ``changes (s, b, t, d)``, in double precision on the CPU."""
         graph = self.levels.graph
         products = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
-        products[-1] = torch.einsum("s b t d, b t d -> s", changes[:, :, : self._last_tokens], self.last)
+        products[-1] = torch.einsum("s b t d, b t d -> s", changes[:, :, : self._last_tokens], self.last).cpu()
         flat = changes.flatten(1)
         for rows, senders, found in zip(graph.level_receivers, graph.level_senders, self.sums, strict=False):
             if rows:
-                products[rows.start : rows.stop, : senders.start] = found.flatten(1) @ flat[: senders.start].T
+                products[rows.start : rows.stop, : senders.start] = (found.flatten(1) @ flat[: senders.start].T).cpu()
         return products
 
 

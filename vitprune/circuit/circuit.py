@@ -13,13 +13,14 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Edge, Graph
 from vitprune.circuit.masked import run_masked
 from vitprune.circuit.metrics import MetricName, kl_divergence
 from vitprune.errors import CheckpointError, CircuitError
+from vitprune.model.predict import ImageIndexed
 from vitprune.model.vit import ViT
 from vitprune.storage import atomic_folder, read_json, write_json
 
@@ -93,17 +94,19 @@ class Circuit:
         """
         return replace(self, keep_mask=self.graph.close(self.keep_mask))
 
-    def logits(self, model: ViT, images: Tensor, batch_size: int = 256) -> Tensor:
+    def logits(self, model: ViT, images: Tensor, batch_size: int = 256, first: int = 0) -> Tensor:
         """Exact masked forward pass: logits ``(b, classes)`` for normalised images ``(b, c, height, width)``.
 
-        Raises CircuitError for a model with another graph or images that the model cannot take.
+        ``first`` is the index of the first image among all that the circuit is run on: resample and noise ablation
+        differ from image to image. Raises CircuitError for a model with another graph or images that the model cannot
+        take.
         """
         batches = images.split(batch_size) if len(images) else (images,)
-        starts = range(0, max(len(images), 1), batch_size)
+        starts = range(first, first + max(len(images), 1), batch_size)
         return torch.cat(
             [
-                run_masked(model, batch, self.graph, self.keep_mask, self.ablation, first)
-                for first, batch in zip(starts, batches, strict=True)
+                run_masked(model, batch, self.graph, self.keep_mask, self.ablation, start)
+                for start, batch in zip(starts, batches, strict=True)
             ]
         )
 
@@ -114,7 +117,7 @@ class Circuit:
                 full_logits = torch.cat([model(batch) for batch in images.split(256)])
         return replace(self, kl=kl_divergence(full_logits, self.logits(model, images, batch_size=32)))
 
-    def as_module(self, model: ViT) -> nn.Module:
+    def as_module(self, model: ViT) -> ImageIndexed:
         """The circuit as a module from normalised images to logits, to be used wherever a model is."""
         return _Masked(self, model)
 
@@ -201,13 +204,13 @@ class Circuit:
             raise CheckpointError(f"{folder}: not a saved circuit ({error}); run the acdc stage again") from error
 
 
-class _Masked(nn.Module):
+class _Masked(ImageIndexed):
     def __init__(self, circuit: Circuit, model: ViT) -> None:
         super().__init__()
         self.circuit, self.model = circuit, model
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.circuit.logits(self.model, images)
+    def forward(self, images: Tensor, first: int = 0) -> Tensor:
+        return self.circuit.logits(self.model, images, first=first)
 
 
 def scores_of_trace(graph: Graph, trace: Iterable[Decision]) -> Tensor:

@@ -56,7 +56,7 @@ class FaithfulnessMeter:
         return Faithfulness(
             edges=int(keep_mask.sum()),
             kl=kl,
-            accuracy=float((logits.argmax(dim=-1) == self.labels).double().mean()),
+            accuracy=float((logits.argmax(dim=-1) == self.labels).cpu().double().mean()),
             recovered=1 - kl / self.empty_kl if self.empty_kl else 1.0,
         )
 

@@ -38,9 +38,7 @@ def _mix(weight: Tensor, writes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def run_masked(
-    model: ViT, images: Tensor, graph: Graph, keep_mask: Tensor, ablation: Ablation, first: int = 0
-) -> Tensor:
+def run_masked(model: ViT, images: Tensor, graph: Graph, keep_mask: Tensor, ablation: Ablation, first: int) -> Tensor:
     """Logits ``(b, classes)`` of the circuit that keeps the edges where ``keep_mask (receivers, senders)`` is True.
 
     ``first`` is the number of the first image, for ablations that differ from image to image.

@@ -18,7 +18,14 @@ from vitprune.distributed import gathered, world
 from vitprune.model.checkpoint import Preprocessing
 
 BATCH_SIZE = 256
-"""Images at a time where nothing else is asked for; the answers do not depend on it."""
+"""Images at a time where nothing else is asked for; the predictions do not depend on it."""
+
+
+class ImageIndexed(nn.Module):
+    """A model whose logits depend on the position of an image among all images, not only on the image.
+
+    Its ``forward(images, first)`` takes the index of the first image, which ``predict`` knows on every rank.
+    """
 
 
 @contextmanager
@@ -49,13 +56,13 @@ def predict(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     share = world().share_of(len(images))
-    mine = images[share]
+    logits = []
     with evaluation_mode(model), torch.inference_mode():
         # An empty set of images still goes through once: the result has the right number of columns.
-        logits = [
-            model(preprocessing(_as_tensor(mine[start : start + batch_size]).to(device))).float()
-            for start in range(0, max(len(mine), 1), batch_size)
-        ]
+        for first in range(share.start, max(share.stop, share.start + 1), batch_size):
+            batch = preprocessing(_as_tensor(images[first : min(first + batch_size, share.stop)]).to(device))
+            predicted = model(batch, first) if isinstance(model, ImageIndexed) else model(batch)
+            logits.append(predicted.float())
         return gathered(torch.cat(logits), len(images))
 
 

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitprune.circuit.engine.sums import SumOfSenders
+from vitprune.circuit.engine.plan import SumOfSenders
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.floats(0, 1), st.integers(0, 10_000))
