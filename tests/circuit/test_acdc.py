@@ -147,14 +147,16 @@ def test_progress_counts_up_to_the_number_of_edges():
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 10, 37])
+@pytest.mark.parametrize(("batch_size", "candidates"), [(1, 1), (2, 1), (2, 3), (None, 2), (7, 8)])
 @pytest.mark.parametrize("granularity", ["edge", "node-edge"])
-def test_neither_bounded_memory_nor_several_candidates_at_once_change_the_circuit(batch_size, granularity, pooling):
+def test_neither_bounded_memory_nor_several_candidates_at_once_change_the_circuit(
+    batch_size, candidates, granularity, pooling
+):
     model = random_model(12, num_layers=3, pooling=pooling)
     images = random_images(model, count=5)
     options = {"graph": Graph.of(model, mlp_groups=2), "granularity": granularity}
     tau = middling_tau(model, images, **options)
-    circuit = discover(model, images, tau=tau, batch_size=batch_size, **options)
+    circuit = discover(model, images, tau=tau, batch_size=batch_size, candidates=candidates, **options)
     ablation = Ablation.mean(model, images)
     assert set(circuit.kept) == brute_acdc(model, images, options["graph"], ablation, tau, granularity)
     assert 0 < len(circuit.kept) < len(circuit.graph.edges)

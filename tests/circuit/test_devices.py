@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.circuit.oracle import random_images, random_model
-from vitprune.circuit import Ablation, acdc, activation, eap, eap_ig, hybrid
+from vitprune.circuit import Ablation, discover
 from vitprune.circuit.faithfulness import FaithfulnessMeter
 from vitprune.circuit.metrics import METRICS, kl_divergence
 
@@ -53,22 +53,22 @@ def test_the_stand_in_refuses_doubles(on_device):
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        *((acdc, {"tau": 0.01, "metric": metric}) for metric in METRICS),
-        (acdc, {"tau": 0.01, "granularity": "node-edge", "batch_size": 1, "candidates": 2}),
-        (hybrid, {"tau": 0.01}),
-        (eap, {"num_edges": 9}),
-        (eap_ig, {"num_edges": 9}),
-        (activation, {"num_edges": 9}),
+        *(("acdc", {"tau": 0.01, "metric": metric}) for metric in METRICS),
+        ("acdc", {"tau": 0.01, "granularity": "node-edge", "batch_size": 1, "candidates": 2}),
+        ("hybrid", {"tau": 0.01}),
+        ("eap", {"num_edges": 9}),
+        ("eap-ig", {"num_edges": 9}),
+        ("activation", {"num_edges": 9}),
     ],
 )
 def test_every_method_gets_by_without_doubles(on_device, method, options):
     model, images = on_device
-    assert method(model, images, ablation=Ablation.zero(model), **options).kl >= 0
+    assert discover(model, images, method, ablation=Ablation.zero(model), **options).kl >= 0
 
 
 def test_faithfulness_is_measured_without_doubles(on_device):
     model, images = on_device
-    circuit = activation(model, images, ablation=Ablation.zero(model), num_edges=9)
+    circuit = discover(model, images, "activation", ablation=Ablation.zero(model), num_edges=9)
     labels = model(images).argmax(dim=1)
     measured = FaithfulnessMeter(model, images, labels, circuit).measure(circuit.keep_mask)
     assert measured.kl == pytest.approx(kl_divergence(model(images), circuit.logits(model, images)))

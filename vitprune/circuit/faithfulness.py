@@ -1,4 +1,4 @@
-"""How much of the full model's behaviour circuits recover, against the number of edges they keep.
+"""How much of the full model's behaviour circuits recover, by the number of edges that they keep.
 
 With m the metric (KL to the full model), the recovered share is (m(nothing kept) − m(circuit)) / (m(nothing kept) −
 m(full)): 1 for the full model, 0 for the fully ablated one, below 0 for circuits that are worse than that.
@@ -19,12 +19,12 @@ from vitprune.circuit.ranking import top_edges
 from vitprune.model.vit import ViT
 
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
-"""Shares of the edges at which curves are taken."""
+"""Shares of the edges at which a curve is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faithfulness:
-    """How a circuit does on some images: its edges, KL(full ‖ circuit) in nats, accuracy, recovered share of the KL."""
+    """A circuit's figures on some images: edges, KL(full ‖ circuit) in nats, accuracy, recovered share of the KL."""
 
     edges: int
     kl: float
@@ -61,7 +61,7 @@ class FaithfulnessMeter:
         )
 
     def completeness(self, circuit: Circuit) -> Faithfulness:
-        """What is left when the circuit is removed: all edges that it does not keep."""
+        """The figures of the complement: all edges that the circuit does not keep."""
         return self.measure(circuit.graph.all_edges & ~circuit.keep_mask)
 
     def curve(self, scores: Tensor, shares: Sequence[float] = SHARES) -> list[Faithfulness]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from vitprune.circuit.ablation import AblationKind
+from vitprune.circuit.engine.search import Granularity
+from vitprune.circuit.metrics import MetricName
 from vitprune.options import NonNegative, Options, Positive, Seed
 
 
 class AcdcOptions(Options):
     """Circuit discovery: the method, the images, and how much an edge must matter to stay.
 
-    Which method there is and what suits it is checked beside the methods, by ``check_acdc_options``.
+    ``check_acdc_options`` in ``vitprune.circuit.methods`` checks that the method exists and that the others suit it.
     """
 
     method: str
     tau: NonNegative
     num_edges: Positive | None
-    metric: Literal["kl", "cross-entropy", "logit-difference", "accuracy"]
-    granularity: Literal["edge", "node", "node-edge"]
-    ablation: Literal["mean", "zero", "resample", "noise"]
+    metric: MetricName
+    granularity: Granularity
+    ablation: AblationKind
     noise_std: Annotated[float, Field(gt=0)]
     ig_steps: Positive
     split_qkv: bool

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vitprune.errors import CheckpointError, ConfigError
-from vitprune.model.vit import ViT, ViTConfig
+from vitprune.model.config import ViTConfig
+from vitprune.model.vit import ViT
 from vitprune.storage import atomic_folder, read_json, write_json
 
 WEIGHTS = "model.safetensors"
@@ -20,7 +21,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What turns uint8 images into the model's input: ``(x / 255 - mean) / std`` for each channel."""
+    """The map from uint8 images to the model's input: ``(x / 255 - mean) / std`` for each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -44,7 +45,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """A model with what is needed to use it on images: its preprocessing and the names of its classes."""
+    """A model with its preprocessing and the names of its classes."""
 
     model: ViT
     preprocessing: Preprocessing

@@ -1,4 +1,4 @@
-"""What a model says about many images: the one way from stored uint8 images to logits.
+"""A model's predictions on many images: the one way from stored uint8 images to logits.
 
 Legend of dimensions:
     N  images    c  channels
@@ -18,7 +18,7 @@ from vitprune.distributed import gathered, world
 from vitprune.model.checkpoint import Preprocessing
 
 BATCH_SIZE = 256
-"""Images at a time where nothing else is asked for; the predictions do not depend on it."""
+"""Images at once by default; the predictions do not depend on it."""
 
 
 class ImageIndexed(nn.Module):
@@ -30,7 +30,7 @@ class ImageIndexed(nn.Module):
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off; afterwards every submodule has the mode that it had before."""
+    """Switch off dropout and stochastic depth; afterwards every submodule is in its former mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

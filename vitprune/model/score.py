@@ -1,4 +1,4 @@
-"""How good answers are: loss and accuracies of logits.
+"""How good predictions are: loss and accuracies of logits.
 
 Legend of dimensions: N images.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TOP5_MIN_CLASSES = 10
-"""With fewer classes, one of the top five being right says little."""
+"""With fewer classes a top-five accuracy says little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Score:
     top5: float | None
 
     def as_metrics(self) -> dict[str, float]:
-        """The scores as plain numbers, without what does not apply."""
+        """The scores by name, without ``top5`` where it is None."""
         scores = {"loss": self.loss, "accuracy": self.accuracy}
         return scores if self.top5 is None else scores | {"top5": self.top5}
 
@@ -42,5 +42,5 @@ def score(logits: Tensor, labels: NDArray[np.int64] | Tensor) -> Score:
     return Score(loss=F.cross_entropy(logits.float(), target).item(), accuracy=accuracy, top5=top5)
 
 
-def _share(right: Tensor) -> float:
-    return int(right.sum()) / len(right)
+def _share(is_right: Tensor) -> float:
+    return int(is_right.sum()) / len(is_right)

@@ -13,26 +13,29 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
-
 from vitprune.circuit.circuit import Circuit, scores_of_trace
-from vitprune.circuit.engine.search import Search, Settlement, run_search
+from vitprune.circuit.engine.search import Settlement, run_search
 from vitprune.circuit.methods.method import Searching, Watch
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 
-def search_of(
+def search(
     problem: Problem,
     options: DiscoveryOptions,
     watch: Watch,
-    method: str,
+    *,
+    method: str = "acdc",
     settlement: Settlement | None = None,
     key_options: tuple[object, ...] = (),
-) -> Search:
-    """A finished search by ``options``; ``settlement`` and ``key_options`` as for ``run_search``."""
+) -> Circuit:
+    """The circuit that ACDC keeps; its KL is computed from scratch.
+
+    With a ``settlement`` the circuit is closed and has the scores of the settlement instead of the tested changes.
+    ``key_options`` are the options by which it was settled: a journal serves only searches with the same ones.
+    """
     assert options.tau is not None
     assert options.metric is not None
-    return run_search(
+    found = run_search(
         problem.model,
         problem.images,
         problem.graph,
@@ -49,38 +52,19 @@ def search_of(
         on_progress=watch.on_progress,
         journal=watch.journal,
     )
-
-
-def circuit_of(
-    search: Search,
-    options: DiscoveryOptions,
-    method: str,
-    keep_mask: Tensor | None = None,
-    scores: Tensor | None = None,
-) -> Circuit:
-    """The circuit of a finished search; its KL is computed from scratch.
-
-    ``keep_mask`` and ``scores`` default to those of the search.
-    """
-    evaluator = search.evaluator
-    assert options.metric is not None
+    keep_mask = found.evaluator.keep_mask
     circuit = Circuit(
-        graph=evaluator.graph,
-        keep_mask=evaluator.keep_mask if keep_mask is None else keep_mask,
-        ablation=evaluator.ablation,
+        graph=problem.graph,
+        keep_mask=problem.graph.close(keep_mask) if settlement else keep_mask,
+        ablation=problem.ablation,
         kl=math.nan,
         method=f"{method}-{options.granularity}",
         metric=options.metric,
         tau=options.tau,
-        scores=scores_of_trace(evaluator.graph, search.trace) if scores is None else scores,
-        trace=tuple(search.trace),
+        scores=settlement.scores if settlement else scores_of_trace(problem.graph, found.trace),
+        trace=tuple(found.trace),
     )
-    return circuit.measured(evaluator.model, evaluator.images, evaluator.full_logits)
-
-
-def search(problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit:
-    """The circuit that ACDC keeps."""
-    return circuit_of(search_of(problem, options, watch, "acdc"), options, "acdc")
+    return circuit.measured(problem.model, problem.images, found.evaluator.full_logits)
 
 
 ACDC = Searching(name="acdc", search=search)

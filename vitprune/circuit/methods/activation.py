@@ -38,7 +38,7 @@ def scores(problem: Problem, options: DiscoveryOptions) -> Tensor:
                 stream = writes[:earlier].sum(dim=0) + levels.biases[level]
                 tokens = levels.reads_tokens(level, "")
                 relative = lengths[:earlier, :, :tokens] / stream.norm(dim=-1)[:, :tokens].clamp_min(1e-12)
-                sums[rows.start : rows.stop, :earlier] += relative.mean(dim=-1).sum(dim=-1).double().cpu()
+                sums[rows.start : rows.stop, :earlier] += relative.mean(dim=-1).sum(dim=-1).cpu().double()
     return total(sums) / len(images) * graph.all_edges
 
 

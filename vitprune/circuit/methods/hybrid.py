@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.engine.search import Settlement
-from vitprune.circuit.methods.acdc import circuit_of, search_of
+from vitprune.circuit.methods import acdc
 from vitprune.circuit.methods.eap_ig import EAP_IG
 from vitprune.circuit.methods.method import Searching, Watch
 from vitprune.circuit.problem import DiscoveryOptions, Problem
@@ -24,8 +24,7 @@ def search(problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit
         remove=magnitude < options.low * options.tau, keep=magnitude > options.high * options.tau, scores=scores
     )
     key_options = (options.ig_steps, options.low, options.high)
-    found = search_of(problem, options, watch, "hybrid", settlement, key_options)
-    return circuit_of(found, options, "hybrid", problem.graph.close(found.evaluator.keep_mask), scores)
+    return acdc.search(problem, options, watch, method="hybrid", settlement=settlement, key_options=key_options)
 
 
 HYBRID = Searching(name="hybrid", search=search, unsuitable=EAP_IG.unsuitable)
