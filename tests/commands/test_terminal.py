@@ -24,7 +24,7 @@ def test_a_long_epoch_shows_its_steps_now_and_then(lines, monkeypatch):
     assert lines() == ["train: 3 of 40 steps", "train: 6 of 40 steps", "train: 9 of 40 steps"]
 
 
-def test_a_short_one_does_not(lines):
+def test_a_short_run_shows_no_steps(lines):
     with training_progress("train") as (_, on_step), progress("score") as on_progress:
         for done in range(1, 10):
             on_step(done, 9)

@@ -48,7 +48,7 @@ for name in sys.argv[1:]:
 
 
 def test_exported_programs_run_without_vitprune(tmp_path):
-    originals = {name: saved(**shape) for name, shape in SHAPES.items()}
+    originals = {name: saved(**SHAPES[name]) for name in ("pruned", "mean, conv", "sincos, shifted")}
     for name, original in originals.items():
         assert export_program(original, tmp_path / f"{name}.pt2") < 1e-4
     images = torch.rand(5, 1, 4, 4)

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from vitprune.commands.options import MetricsFile, TimingFile
-
 
 def table(
-    metrics: MetricsFile = Path("metrics/evaluate.json"),
-    timing: TimingFile = Path("metrics/timing.json"),
+    metrics: Annotated[Path, typer.Option(help="JSON file of metrics that the evaluate command wrote.")] = Path(
+        "metrics/evaluate.json"
+    ),
+    timing: Annotated[Path, typer.Option(help="JSON file of timings that the evaluate command wrote.")] = Path(
+        "metrics/timing.json"
+    ),
     fill: Annotated[
         Path | None,
         typer.Option(help="Markdown file to put the table into, between its results marks."),
