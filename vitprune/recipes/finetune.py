@@ -37,6 +37,10 @@ WatchPruning = Callable[[str], AbstractContextManager[Callable[[SpeedProgress], 
 """Both take a description and give the callbacks for as long as that work goes on."""
 
 
+def _unwatched(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recovered:
     """Both models after fine-tuning, by the names of ``MODELS``, and figures of what was pruned between the rounds."""
@@ -61,8 +65,8 @@ class Recovery:
     device: torch.device
     state: Path
     known: Measurements | None = None
-    watch_training: WatchTraining = nullcontext
-    watch_pruning: WatchPruning = nullcontext
+    watch_training: WatchTraining = _unwatched
+    watch_pruning: WatchPruning = _unwatched
 
     @property
     def states(self) -> dict[str, Path]:
