@@ -34,6 +34,8 @@ RENAMED = {
     "prune.warmup": "prune.timing_warmup",
 }
 """Params that had another name in earlier versions."""
+NULL = "tag:yaml.org,2002:null"
+"""The YAML tag of null, which ruamel would leave out."""
 
 
 class Params(Options):
@@ -104,8 +106,8 @@ def apply_profile(params: Path, profile: Path) -> tuple[str, list[str]]:
     of the files cannot be read, the profile has a key that ``params`` lacks, or the result is not valid.
     """
     yaml = YAML()
-    yaml.preserve_quotes = True
     yaml.width = 4096
+    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
     content = _read_yaml(params, yaml)
     changed = []
     for key, value in _leaves(_read_yaml(profile, YAML(typ="safe", pure=True))):
@@ -115,7 +117,7 @@ def apply_profile(params: Path, profile: Path) -> tuple[str, list[str]]:
             section = section.get(part) if isinstance(section, dict) else None
         if not isinstance(section, dict) or name not in section:
             raise ConfigError(f"{profile}: {key} is not a parameter of {params}{_renamed(key)}")
-        if section[name] != value or type(section[name]) is not type(value):
+        if section[name] != value:
             changed.append(key)
             section[name] = value
     parse_params(content, where=f"{params} with {profile}")
