@@ -34,7 +34,7 @@ def acdc(
     import torch
 
     from vitprune.circuit import Ablation
-    from vitprune.circuit.discover import ablation_of, discover_by_params
+    from vitprune.circuit.discovery import ablation_of, discover_by_params
     from vitprune.circuit.methods import Watch
     from vitprune.circuit.metrics import kl_divergence
     from vitprune.circuit.neurons import sort_neurons

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vitprune.circuit import Ablation
-from vitprune.circuit.discover import ablation_of
+from vitprune.circuit.discovery import ablation_of
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.commands import fitting
 from vitprune.commands.pruning import prune_to_target

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
-from vitprune.circuit.discover import rankings
+from vitprune.circuit.discovery import rankings
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
 from vitprune.circuit.options import AcdcOptions
 from vitprune.data.packed import PackedData, Split
