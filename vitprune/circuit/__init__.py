@@ -2,7 +2,7 @@
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import Circuit, Decision
-from vitprune.circuit.discover import discover
+from vitprune.circuit.discovery import discover
 from vitprune.circuit.graph import Edge, Graph
 from vitprune.circuit.methods import METHODS
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
-from vitprune.circuit.discover import ablation_of, discover_by_params, rankings
+from vitprune.circuit.discovery import ablation_of, discover_by_params, rankings
 from vitprune.circuit.engine.search import SearchProgress
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
 from vitprune.circuit.methods import Watch

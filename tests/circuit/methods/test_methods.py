@@ -8,7 +8,7 @@ import torch
 
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import METHODS, discover
-from vitprune.circuit.discover import discover_by_params, rankings
+from vitprune.circuit.discovery import discover_by_params, rankings
 from vitprune.circuit.methods import Ranking, check_acdc_options
 from vitprune.circuit.ranking import top_edges
 from vitprune.config import load_params
