@@ -30,6 +30,6 @@ def test_without_network_the_error_says_what_else_to_do(tmp_path: Path, monkeypa
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(urllib.request, "_opener", None)
     monkeypatch.setenv("VITPRUNE_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(DownloadError, match="could not be downloaded .*set data.path to the folder"):
+    with pytest.raises(DownloadError, match=r"could not be downloaded .*set data\.path to the folder"):
         fetch_raw(tmp_path / "raw", source="fashion-mnist", path=None)
     assert not (tmp_path / "raw").exists()

@@ -74,7 +74,7 @@ def test_a_folder_becomes_one_tar_and_then_packed_data(images: Path, tmp_path: P
 
 
 def test_times_and_modes_leave_no_trace_in_the_tar(images: Path, tmp_path: Path) -> None:
-    data = fetch_raw(tmp_path / "raw", source="folder", path=str(images))
+    fetch_raw(tmp_path / "raw", source="folder", path=str(images))
     before = (tmp_path / "raw/images.tar").read_bytes()
     for file in images.rglob("*"):
         os.utime(file, (1, 1))
