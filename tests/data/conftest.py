@@ -116,7 +116,7 @@ def write_idx(path: Path, values: np.ndarray, *, kind: int = 8) -> Path:
 @pytest.fixture(scope="session")
 def project_params() -> dict[str, Any]:
     """The content of the project's own params.yaml."""
-    return yaml.safe_load(Path("params.yaml").read_text("utf-8"))
+    return yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text("utf-8"))
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_duplicates_and_conflicting_labels_are_counted_apart(cleaned, tmp_path: 
     assert (metrics(tmp_path)["dropped"]["duplicate"], metrics(tmp_path)["dropped"]["conflicting_label"]) == (1, 1)
 
 
-def test_the_same_picture_in_another_file_format_is_a_duplicate(cleaned, tmp_path: Path) -> None:
+def test_the_same_image_in_another_file_format_is_a_duplicate(cleaned, tmp_path: Path) -> None:
     files = class_folders() | {"cats/copy.bmp": image_bytes(0, format="BMP")}
     cleaned(files)
     assert manifest(tmp_path)["cats/copy.bmp"]["duplicate_of"] == "cats/00.png"
