@@ -17,16 +17,16 @@ def lines(caplog):
 def test_a_long_epoch_shows_its_steps_now_and_then(lines, monkeypatch):
     clock = iter(range(0, 1000, 25))
     monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(clock)))
-    with training_progress("train") as (_, on_step):
+    with training_progress("train") as callbacks:
         for done in range(1, 10):
-            on_step(done, 40)
+            callbacks.on_step(done, 40)
     # Looked at every 25 seconds, and once more for each line.
     assert lines() == ["train: 3 of 40 steps", "train: 6 of 40 steps", "train: 9 of 40 steps"]
 
 
 def test_a_short_run_shows_no_steps(lines):
-    with training_progress("train") as (_, on_step), progress("score") as on_progress:
+    with training_progress("train") as callbacks, progress("score") as on_progress:
         for done in range(1, 10):
-            on_step(done, 9)
+            callbacks.on_step(done, 9)
             on_progress(done, 9)
     assert lines() == []
