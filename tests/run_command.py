@@ -1,10 +1,12 @@
-"""Commands run inside the test's own process, with what a shell would see of them: status, stdout and stderr."""
+"""Commands and stages run inside the test's own process: their status, stdout and stderr, as a shell would see them."""
 
 import contextlib
+import importlib
 import io
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -12,6 +14,7 @@ from unittest import mock
 import torch
 
 from vitprune.cli import main
+from vitprune.commands.terminal import report_errors, set_up_logging
 
 
 @dataclass(frozen=True)
@@ -24,23 +27,37 @@ class Done:
 
 
 def run_command(*arguments: str | Path, folder: Path) -> Done:
-    """Run ``vitprune`` in ``folder``. The working directory, log handlers and threads are put back afterwards."""
+    """Run ``vitprune`` with these arguments in ``folder``."""
+    with mock.patch.object(sys, "argv", ["vitprune", *map(str, arguments)]):
+        return _run(main, folder)
+
+
+def run_stage(stage: str, folder: Path) -> Done:
+    """Run a stage in ``folder``, without the thread that stops it with its parent."""
+
+    def stage_main() -> None:
+        set_up_logging()
+        with report_errors():
+            importlib.import_module(f"stages.{stage}").main()
+
+    return _run(stage_main, folder)
+
+
+def _run(work: Callable[[], None], folder: Path) -> Done:
+    """The working directory, the log handlers and the number of threads are put back afterwards."""
     logger, threads = logging.getLogger("vitprune"), torch.get_num_threads()
     handlers, level, before = logger.handlers[:], logger.level, Path.cwd()
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0
     os.chdir(folder)
     try:
-        with (
-            mock.patch.object(sys, "argv", ["vitprune", *map(str, arguments)]),
-            contextlib.redirect_stdout(stdout),
-            contextlib.redirect_stderr(stderr),
-        ):
-            main()
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            work()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         os.chdir(before)
-        logger.handlers[:], logger.level = handlers, level
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
         torch.set_num_threads(threads)
     return Done(status, stdout.getvalue(), stderr.getvalue())
 

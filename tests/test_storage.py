@@ -1,21 +1,14 @@
 import errno
+import json
 import math
 import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 
-from tests.circuit.oracle import random_model
-from tests.data.conftest import data_params
-from vitprune.circuit import Ablation, Circuit, Graph
-from vitprune.data.packed import SplitContent, write_packed
-from vitprune.data.raw import write_source
 from vitprune.errors import CheckpointError, StorageError
-from vitprune.model import Preprocessing, SavedModel, save_model
 from vitprune.storage import (
     MARK,
     atomic_file,
@@ -178,45 +171,46 @@ def test_new_empty_and_marked_folders_may_be_written(tmp_path):
     check_targets(folders=[tmp_path / "ours", tmp_path / "empty", tmp_path / "new" / "deeper"])
 
 
-def without_marks(folder):
-    """The folder as versions wrote it that knew no marks."""
-    for mark in [*folder.rglob(MARK)]:
-        mark.unlink()
-    return folder
+# What versions before the mark wrote into each kind of folder, with the first lines of their JSON.
+MODEL = {
+    "config.json": {"format": 1, "model": {}, "preprocessing": {}, "class_names": []},
+    "model.safetensors": None,
+}
+CIRCUIT = {
+    "circuit.json": {"format": 2, "method": "acdc-edge", "ablation": {}, "graph": {}, "kept": [], "removed": []},
+    "trace.csv": None,
+    "ablation.safetensors": None,
+}
+EARLIER = {
+    "model": MODEL,
+    "circuit": CIRCUIT,
+    "circuit with its model": CIRCUIT | {f"model/{name}": content for name, content in MODEL.items()},
+    "round": {"round.json": {"key": {}, "figures": {}}} | {f"model/{name}": text for name, text in MODEL.items()},
+    "packed": {
+        "dataset.json": {"format_version": 1, "class_names": [], "class_folders": []},
+        "manifest.csv": None,
+        **dict.fromkeys(f"{split}_{array}.npy" for split in ("train", "val", "test") for array in ("images", "labels")),
+    },
+    "raw": {
+        "source.json": {
+            "format_version": 1,
+            "source": "archive",
+            "kaggle_handle": None,
+            "files": [{"name": "images.zip", "bytes": 3, "sha256": "ba78"}],
+        },
+        "images.zip": None,
+    },
+}
 
 
 def earlier_folder(kind, folder):
-    """Let each writer of this package write its folder, without the mark."""
-    model = random_model(dtype=torch.float32)
-    saved = SavedModel(model=model, preprocessing=Preprocessing(mean=(0.4,), std=(0.3,)), class_names=("a", "b", "c"))
-    graph = Graph.of(model)
-    ablation = Ablation.zero(model)
-    circuit = Circuit(graph=graph, keep_mask=graph.all_edges, ablation=ablation, kl=0.0, method="acdc-edge")
-    images, labels = np.zeros((2, 1, 4, 4), np.uint8), np.arange(2)
-    with atomic_folder(folder) as partial:
-        if kind == "circuit":
-            circuit.write_files(partial)
-        elif kind == "packed":
-            splits = {name: SplitContent(blocks=[images], labels=labels) for name in ("train", "val", "test")}
-            names = ("a", "b")
-            write_packed(partial, splits, class_names=names, class_folders=names, image_size=4, channels=1)
-            (partial / "manifest.csv").touch()
-        elif kind == "raw":
-            (partial / "images.zip").write_bytes(b"abc")
-            write_source(partial, data_params(), ["images.zip"])
-        elif kind == "round":
-            write_json(partial / "round.json", {"key": {}, "figures": {}})
-        if kind in ("circuit", "round"):
-            save_model(partial / "model", saved)
-    if kind == "model":
-        save_model(folder, saved)
-    return without_marks(folder)
+    for name, content in EARLIER[kind].items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("" if content is None else json.dumps(content))
+    return folder
 
 
-KINDS = ("model", "circuit", "packed", "raw", "round")
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EARLIER)
 def test_a_folder_of_an_earlier_version_is_replaced_as_long_as_nothing_lies_beside(tmp_path, kind):
     folder = earlier_folder(kind, tmp_path / "folder")
     check_targets(folders=[folder])
@@ -231,7 +225,7 @@ def test_a_folder_of_an_earlier_version_is_replaced_as_long_as_nothing_lies_besi
     assert names_in(folder) == ["new"]
 
 
-@pytest.mark.parametrize("kind", ["circuit", "round"])
+@pytest.mark.parametrize("kind", ["circuit with its model", "round"])
 def test_a_folder_of_an_earlier_version_may_have_nothing_beside_its_model_either(tmp_path, kind):
     folder = earlier_folder(kind, tmp_path / "folder")
     (folder / "model" / "thesis.txt").touch()

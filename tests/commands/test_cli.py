@@ -4,7 +4,7 @@ import sys
 import pytest
 import typer
 
-from tests.run_command import assert_one_sentence, run_command
+from tests.run_command import assert_one_sentence, run_stage
 from vitprune.cli import app
 
 COMMANDS = typer.main.get_command(app).commands
@@ -34,5 +34,4 @@ def test_every_command_and_each_of_its_options_is_explained(name):
 
 
 def test_a_missing_params_file_is_one_sentence_and_status_1(tmp_path):
-    done = run_command("train", "--params", "none.yaml", folder=tmp_path)
-    assert_one_sentence(done, "error: none.yaml: no such file; copy one from profiles/ or give --params\n")
+    assert_one_sentence(run_stage("train", tmp_path), "error: params.yaml: no such file")

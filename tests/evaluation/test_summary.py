@@ -3,7 +3,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.circuit.oracle import random_images, random_model
-from vitprune.evaluation.summary import model_metrics, multiply_adds, num_parameters, summarise, summary_table
+from vitprune.evaluation.summary import (
+    model_bytes,
+    model_metrics,
+    multiply_adds,
+    num_parameters,
+    summarise,
+    summary_table,
+)
 from vitprune.model import Preprocessing, SavedModel, save_model
 from vitprune.model.score import Score
 
@@ -45,7 +52,7 @@ def test_a_models_size_is_that_of_its_weights_and_config(tmp_path):
     saved = saved_in(tmp_path / "model")
     size = sum((tmp_path / "model" / name).stat().st_size for name in ("model.safetensors", "config.json"))
     (tmp_path / "model" / "notes.txt").write_text("not the model")
-    metrics = model_metrics(saved, tmp_path / "model", Score(loss=0.5, accuracy=0.75, top5=None))
+    metrics = model_metrics(saved, model_bytes(tmp_path / "model"), Score(loss=0.5, accuracy=0.75, top5=None))
     assert metrics == {
         "loss": 0.5,
         "accuracy": 0.75,

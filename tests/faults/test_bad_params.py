@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.run_command import Done, assert_one_sentence, run_command
+from tests.run_command import Done, assert_one_sentence, run_stage
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("download", "clean", "train", "acdc", "finetune", "evaluate")
+STAGES = ("download", "clean", "train", "acdc", "prune", "finetune", "evaluate")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_stage_refuses_an_unknown_parameter_in_a_process_of_its_own(project):
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_refuses_an_unknown_parameter_and_keeps_what_was_there(project, stage):
     set_param(project, "acdc", "treshold", 0.1)
-    done = run_command(stage, folder=project)
+    done = run_stage(stage, project)
     assert_one_sentence(done, "params.yaml", "acdc.treshold is not a known parameter")
     assert [path.read_text() for path in project.rglob("earlier")] == ["kept"] * 4
 
@@ -61,7 +61,7 @@ def test_every_stage_refuses_an_unknown_parameter_and_keeps_what_was_there(proje
 )
 def test_an_impossible_value_is_named(project, section, key, value, message):
     set_param(project, section, key, value)
-    assert_one_sentence(run_command("train", folder=project), message)
+    assert_one_sentence(run_stage("train", project), message)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_an_impossible_value_is_named(project, section, key, value, message):
     [("clean", "data/raw"), *((stage, "data/clean/dataset.json") for stage in STAGES[2:])],
 )
 def test_a_missing_input_is_named(project, stage, file):
-    assert_one_sentence(run_command(stage, folder=project), file)
+    assert_one_sentence(run_stage(stage, project), file)
 
 
 def test_the_folder_of_an_archive_that_is_not_there_is_named(project):
     set_param(project, "data", "source", "archive")
     set_param(project, "data", "path", "nowhere.zip")
-    assert_one_sentence(run_command("download", folder=project), "nowhere.zip", "data.path")
+    assert_one_sentence(run_stage("download", project), "nowhere.zip", "data.path")

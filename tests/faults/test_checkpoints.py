@@ -1,33 +1,39 @@
 """A model of another configuration is refused before anything is computed or written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.run_command import assert_one_sentence, run_command
+from tests.run_command import assert_one_sentence, run_stage
 from vitprune.model import Preprocessing, SavedModel, ViT, ViTConfig, save_model
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def made_once(tmp_path_factory):
     """Digits as the pipeline packs them, and an untrained model of the shape in params.yaml."""
     folder = tmp_path_factory.mktemp("project")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for command in ("download", "clean"):
-        done = run_command(command, folder=folder)
+    shutil.copy(ROOT / "params.yaml", folder)
+    for stage in ("download", "clean"):
+        done = run_stage(stage, folder)
         assert done.returncode == 0, done.stderr
     dataset = json.loads((folder / "data/clean/dataset.json").read_text())
-    shape = {key: params["model"][key] for key in ("patch_size", "d_model", "num_layers", "num_heads", "d_mlp")}
-    config = ViTConfig(image_size=8, in_channels=1, num_classes=10, drop_path=params["model"]["drop_path"], **shape)
+    model = yaml.safe_load((folder / "params.yaml").read_text())["model"]
+    shape = {key: model[key] for key in ("patch_size", "d_model", "num_layers", "num_heads", "d_mlp", "drop_path")}
+    config = ViTConfig(image_size=8, in_channels=1, num_classes=10, **shape)
     preprocessing = Preprocessing(mean=tuple(dataset["mean"]), std=tuple(dataset["std"]))
     saved = SavedModel(model=ViT(config), preprocessing=preprocessing, class_names=tuple(dataset["class_names"]))
     save_model(folder / "models/baseline", saved)
     return folder
+
+
+@pytest.fixture
+def project(made_once, tmp_path):
+    return shutil.copytree(made_once, tmp_path / "project")
 
 
 @pytest.mark.parametrize(
@@ -37,21 +43,16 @@ def project(tmp_path_factory):
         ("num_layers", 2, "(num_layers 4,"),
     ],
 )
-def test_a_model_of_another_shape_is_refused(project, tmp_path, key, value, message):
+def test_a_model_of_another_shape_is_refused(project, key, value, message):
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["model"][key] = value
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(params))
-    for command in ("acdc", "finetune", "evaluate"):
-        done = run_command(command, "--params", path, folder=project)
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    for stage in ("acdc", "finetune", "evaluate"):
+        done = run_stage(stage, project)
         assert_one_sentence(done, f"models/baseline: was made with another configuration {message}")
     assert not (project / "models/pruned").exists()
 
 
-def test_broken_weights_are_named(project, tmp_path):
-    broken = tmp_path / "baseline"
-    broken.mkdir()
-    (broken / "config.json").write_text((project / "models/baseline/config.json").read_text())
-    (broken / "model.safetensors").write_bytes(b"nonsense")
-    done = run_command("acdc", "--baseline", broken, folder=project)
-    assert_one_sentence(done, f"{broken / 'model.safetensors'}: does not fit config.json")
+def test_broken_weights_are_named(project):
+    (project / "models/baseline/model.safetensors").write_bytes(b"nonsense")
+    assert_one_sentence(run_stage("acdc", project), "models/baseline/model.safetensors: does not fit config.json")

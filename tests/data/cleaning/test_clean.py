@@ -197,7 +197,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_order_and_hash_seed(tm
         outputs.append(contents(tmp_path / "clean") | {"metrics": (tmp_path / "clean.json").read_bytes()})
     assert outputs[0] == outputs[1]
     assert sorted(outputs[0]) == sorted(
-        ["dataset.json", "manifest.csv", "metrics"]
+        [".made-by-vitprune", "dataset.json", "manifest.csv", "metrics"]
         + [f"{s}_{k}.npy" for s in ("train", "val", "test") for k in ("images", "labels")]
     )
 
