@@ -92,6 +92,7 @@ def parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.alone
 def test_each_round_prunes_on_and_the_last_reaches_the_target(start, tmp_path):
     assert params_with().prune.of_round(1, 2).target_speedup == pytest.approx(1.8**0.5)
     assert params_with().prune.of_round(2, 2).target_speedup == pytest.approx(1.8)
@@ -104,6 +105,7 @@ def test_each_round_prunes_on_and_the_last_reaches_the_target(start, tmp_path):
     assert figures[0]["measured_speedup"] > 1.8 * 0.75
 
 
+@pytest.mark.alone
 def test_a_call_that_ended_early_goes_on_with_the_same_shape(start, tmp_path, monkeypatch):
     state = tmp_path / "state.pt"
     whole = recovered(start, state)[0]
@@ -115,6 +117,7 @@ def test_a_call_that_ended_early_goes_on_with_the_same_shape(start, tmp_path, mo
     assert set(tmp_path.iterdir()) <= set(recovery(start, state).leftovers())
 
 
+@pytest.mark.alone
 def test_what_a_round_was_cut_to_is_not_taken_for_another_targets(start, tmp_path):
     state = tmp_path / "state.pt"
     recovered(start, state)
