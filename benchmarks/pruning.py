@@ -140,7 +140,7 @@ def speed(baseline: ViT, model: nn.Module, batch_size: int) -> float:
     images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
     work = [partial(each.eval(), images) for each in (baseline, model)]
     with torch.inference_mode():
-        seconds = time_in_turn(work, [CPU] * len(work), warmup=10, rounds=50)
+        seconds = time_in_turn(work, CPU, warmup=10, rounds=50)
     return float(np.median(seconds[:, 0] / seconds[:, 1]))
 
 

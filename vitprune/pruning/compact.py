@@ -23,7 +23,7 @@ from vitprune.model.vit import Attention, Mlp, ViT, ViTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Survivors:
-    """For each layer the heads ``(h,)`` and neurons ``(n,)`` that stay, as increasing indices."""
+    """The heads ``(h,)`` and neurons ``(n,)`` of each layer that are kept, as increasing indices."""
 
     heads: tuple[Tensor, ...]
     neurons: tuple[Tensor, ...]

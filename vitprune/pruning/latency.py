@@ -37,24 +37,24 @@ class CostCurve:
         return float(np.interp(width, self.widths, self.ms)) if width else 0.0
 
     def saving(self, width: int, step: int) -> float:
-        """Milliseconds that narrowing by ``step`` saves in the long run, the sublayer staying.
+        """Milliseconds that narrowing a sublayer by ``step`` saves in the long run.
 
-        On devices where cost falls in stairs a step alone may save nothing: this is its share of the way down to that
-        width, not below half, to which it is steepest.
+        On devices where the time falls in stairs, one step may save nothing. So this is the step's share of the steepest
+        way down to a narrower width, of at least half of this one.
         """
         here = self.at(width)
         if width <= step:
             return here
-        narrower = [each for each in self.widths if width / 2 <= each <= width - step] or [width - step]
-        return step * max((here - self.at(each)) / (width - each) for each in narrower)
+        targets = [target for target in self.widths if width / 2 <= target <= width - step] or [width - step]
+        return step * max((here - self.at(target)) / (width - target) for target in targets)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyTable:
-    """Costs of the parts of a ViT: of a sublayer that computes all tokens, and of one for the class token alone.
+    """Milliseconds of the sublayers of a ViT, for those that compute all tokens and for those of the class token alone.
 
-    ``rest_ms`` is what no pruning saves: embedding and classifier. ``measured_on`` says for which shape, batch size
-    and machine.
+    ``rest_ms`` is the time of embedding and classifier, which no pruning saves. ``measured_on`` has the shape, the
+    batch size and the machine.
     """
 
     measured_on: dict[str, Any]
@@ -71,7 +71,7 @@ class LatencyTable:
         return self.short_mlp if is_short else self.mlp
 
     def milliseconds(self, config: ViTConfig) -> float:
-        """What a whole model with the heads and neurons of ``config`` should take."""
+        """The predicted time of a whole model with the heads and neurons of ``config``."""
         total = self.rest_ms
         for layer, (heads, neurons) in enumerate(zip(config.layer_heads, config.layer_neurons, strict=True)):
             is_short = layer >= config.first_short_layer
@@ -94,7 +94,7 @@ class _Measurement:
     """Sublayers of every width with random weights, timed in turn."""
 
     def __init__(self, config: ViTConfig, group_size: int, protocol: TimingProtocol) -> None:
-        # As compact models have them.
+        # Compact models have them.
         self._config = replace(config, token_biases=True)
         self._protocol = protocol
         self._heads = _spread(range(1, max(config.layer_heads) + 1))
@@ -113,11 +113,10 @@ class _Measurement:
                 sizes.append(len(widths))
                 work += [partial(self._block(kind, width), self._stream, tokens=tokens) for width in widths]
         with torch.inference_mode():
-            seconds = time_in_turn(
-                work, self._protocol.device, warmup=self._protocol.warmup, rounds=self._protocol.rounds
-            )
-        rest, *parts = 1000 * np.median(seconds, axis=0)
-        attention, mlp, short_attention, short_mlp = np.split(np.array(parts), np.cumsum(sizes)[:-1])
+            protocol = self._protocol
+            seconds = time_in_turn(work, protocol.device, warmup=protocol.warmup, rounds=protocol.rounds)
+        rest, *sublayers = 1000 * np.median(seconds, axis=0)
+        attention, mlp, short_attention, short_mlp = np.split(np.array(sublayers), np.cumsum(sizes)[:-1])
         return LatencyTable(
             measured_on=key,
             rest_ms=float(rest),
@@ -142,8 +141,8 @@ class _Measurement:
 
 def _spread(widths: range | list[int]) -> tuple[int, ...]:
     """All widths if they are few, else some of them from the least to the largest."""
-    places = np.unique(np.linspace(0, len(widths) - 1, MAX_WIDTHS).round().astype(int))
-    return tuple(widths[place] for place in places) if len(widths) else ()
+    indices = np.unique(np.linspace(0, len(widths) - 1, MAX_WIDTHS).round().astype(int))
+    return tuple(widths[index] for index in indices) if len(widths) else ()
 
 
 def _curve(widths: tuple[int, ...], ms: np.ndarray) -> CostCurve:

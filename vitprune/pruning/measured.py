@@ -115,7 +115,7 @@ def measured_speedup(baseline: ViT, small: ViT, protocol: TimingProtocol) -> flo
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(protocol.device)
     work = [partial(copy.deepcopy(model).eval().to(protocol.device), images) for model in (baseline, small)]
     with torch.inference_mode():
-        seconds = time_in_turn(work, [protocol.device] * len(work), warmup=protocol.warmup, rounds=protocol.rounds)
+        seconds = time_in_turn(work, protocol.device, warmup=protocol.warmup, rounds=protocol.rounds)
     return float(np.median(seconds[:, 0] / seconds[:, 1]))
 
 
