@@ -86,6 +86,8 @@ def launch(processes: int) -> int:
         except ChildFailedError as failed:
             rank, failure = failed.get_first_failure()
             sys.stderr.write(_unseen_error(Path(folder), rank))
+            if failure.exitcode < 0:
+                sys.stderr.write(f"error: process {rank} of {processes} was ended by {failure.signal_name()}\n")
             return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
         except SignalException as stop:
             return 128 + stop.sigval

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_images, random_model
-from vitprune.circuit import Circuit, acdc
+from vitprune.circuit import Circuit, discover
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
 def test_a_circuit_survives_saving_and_loading(tmp_path, pooling):
     model = random_model(9, pooling=pooling)
     images = random_images(model)
-    circuit = acdc(model, images, tau=0.01, granularity="node-edge")
+    circuit = discover(model, images, tau=0.01, granularity="node-edge")
     circuit.save(tmp_path / "circuit")
     loaded = Circuit.load(tmp_path / "circuit")
     assert loaded.kept == circuit.kept
@@ -23,7 +23,7 @@ def test_a_circuit_survives_saving_and_loading(tmp_path, pooling):
 
 def test_a_circuit_from_before_there_was_a_choice_reads_the_class_token(tmp_path):
     model = random_model(9)
-    circuit = acdc(model, random_images(model), tau=0.01)
+    circuit = discover(model, random_images(model), tau=0.01)
     circuit.save(tmp_path / "circuit")
     path = tmp_path / "circuit" / "circuit.json"
     content = json.loads(path.read_text())

@@ -1,14 +1,16 @@
-"""What ranks do in the tests: ``python -m tests.ranks.jobs JOB FOLDER`` does it as one of them, or alone."""
+"""What ranks compute in the tests: ``python -m tests.ranks.jobs FOLDER JOB...`` does so as one of them."""
 
+import atexit
 import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
 from vitprune.circuit import Ablation, discover
-from vitprune.commands.launch import ranks_around
 from vitprune.distributed import gathered, join, world
+from vitprune.launch import started_rank
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.training.distillation import Distiller
@@ -28,18 +30,17 @@ def training(folder: Path) -> None:
         model,
         random_split(34, seed=1),
         random_split(21, seed=2),
-        epochs=2,
-        recipe=recipe(augment=ALL_AUGMENTATION, ema_decay=0.9, batch_size=8),
+        recipe(epochs=2, augment=ALL_AUGMENTATION, ema_decay=0.9, batch_size=8),
         distiller=distiller,
         state_path=folder / "state.pt",
     )
     if world().is_main:
         records = [(record.train_loss, record.val_loss, record.val_accuracy) for record in result.history]
-        torch.save({"records": records, "weights": model.state_dict()}, folder / "found.pt")
+        torch.save({"records": records, "weights": model.state_dict()}, folder / "training.pt")
 
 
 def discovery(folder: Path) -> None:
-    """Every method of discovery, on 13 images that two ranks cannot share evenly."""
+    """Every method of discovery, on 13 images that ranks cannot share evenly."""
     model = tiny_model(3).eval()
     images = torch.randn(13, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -60,21 +61,42 @@ def discovery(folder: Path) -> None:
     if world().is_main:
         kept = {name: (circuit.kept, circuit.kl) for name, circuit in circuits.items()}
         damages = [(decision.action, decision.after) for decision in circuits["acdc"].trace]
-        torch.save({"kept": kept, "damages": damages}, folder / "found.pt")
+        torch.save({"kept": kept, "damages": damages}, folder / "discovery.pt")
 
 
 def prediction(folder: Path) -> None:
-    """Logits of 7 images, of which each rank has some, and of 1, of which one rank has none."""
+    """Logits of 7 images, of which each rank has some, and of 1, of which only one rank has any."""
     model = tiny_model().eval()
     logits = [predict(model, random_split(count, seed=0).images, PREPROCESSING, batch_size=2) for count in (7, 1)]
     rows = world().share_of(5)
     order = gathered(torch.arange(5)[rows], 5)
-    torch.save({"logits": logits, "order": order}, folder / f"found{world().rank}.pt")
+    torch.save({"logits": logits, "order": order}, folder / f"prediction{world().rank}.pt")
+
+
+def compiled(folder: Path) -> None:
+    """Which inputs dropout leaves out in the first step of a compiled model."""
+    model, masks = tiny_model(dropout=0.5), []
+    model.dropout.register_forward_hook(lambda module, inputs, output: masks.append(output == 0))
+    # All but the compiling itself, which takes minutes.
+    with torch.compiler.set_stance("force_eager"):
+        train_tiny(model, random_split(6), random_split(4), recipe(epochs=1, warmup_epochs=0.0, compile=True))
+    torch.save(masks[0], folder / f"compiled{world().rank}.pt")
+
+
+JOBS = {"training": training, "discovery": discovery, "prediction": prediction, "compiled": compiled}
+
+
+def main(folder: Path, *jobs: str) -> None:
+    """Do the jobs as the rank that the environment names, and note whether the rank has left its group at the end."""
+    rank = started_rank()
+    assert rank is not None
+    torch.set_num_threads(1)
+    # Called after everything that is registered later.
+    atexit.register(lambda: (folder / f"left{rank.rank}").write_text(str(not dist.is_initialized())))
+    join(rank, torch.device("cpu"))
+    for job in jobs:
+        JOBS[job](folder)
 
 
 if __name__ == "__main__":
-    around = ranks_around()
-    torch.set_num_threads(1)
-    if around:
-        join(around, torch.device("cpu"))
-    {"training": training, "discovery": discovery, "prediction": prediction}[sys.argv[1]](Path(sys.argv[2]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -6,14 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import yaml
+import torch
 
 from tests.pipeline.conftest import ROOT, SMALL, Workspace, wait_for
 from vitprune.circuit import Circuit
+from vitprune.cli import app
+from vitprune.distributed import World
+from vitprune.errors import ConfigError
+from vitprune.launch import check_processes, ranks_on_this_machine, started_rank
 
 CHANGES = SMALL | {
     "train.epochs": 4,
@@ -24,105 +27,142 @@ CHANGES = SMALL | {
     "train.augment.mixup_alpha": 0.4,
     "acdc.tau": 0.001,
     "compute.device": "cpu",
+    "compute.threads": 1,
 }
+COMMANDS = ("train", "acdc", "finetune", "evaluate")
 
 
-def vitprune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """A command in a folder; its output is read as text."""
-    command = [sys.executable, "-m", "vitprune", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command, pipe = [sys.executable, "-m", *arguments], subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status, and all that was said."""
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out + error
 
 
-def done(folder: Path, *arguments: str) -> None:
-    result = vitprune(folder, *arguments)
-    assert result.returncode == 0, result.stdout + result.stderr
+def on_two(folder: Path, command: str) -> None:
+    status, said = finished(started(folder, "vitprune", command))
+    assert status == 0, said
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    """A folder with params and packed digits."""
-    folder = tmp_path_factory.mktemp("prepared")
-    shutil.copy2(ROOT / "params.yaml", folder)
-    Workspace(folder).set_params(CHANGES)
-    done(folder, "download")
-    done(folder, "clean")
-    return folder
-
-
-@pytest.fixture
-def folders(prepared, tmp_path) -> tuple[Path, Path]:
-    """Two copies of it: for one process, and for two."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder in (one, two):
-        shutil.copytree(prepared, folder)
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    """Two folders in which the pipeline has run: on one process, which is this one, and on two."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    shutil.copy2(ROOT / "params.yaml", one)
+    Workspace(one).set_params(CHANGES)
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(one)
+        for command in ("download", "clean"):
+            app([command], standalone_mode=False)
+        shutil.copytree(one, two, dirs_exist_ok=True)
+        for command in COMMANDS:
+            app([command], standalone_mode=False)
+    torch.set_num_threads(threads)
     Workspace(two).set_params({"compute.processes": 2})
+    for command in COMMANDS:
+        on_two(two, command)
     return one, two
 
 
 def numbers(value: object) -> list[float]:
     """All numbers in metrics, in order."""
     if isinstance(value, dict):
-        return [number for part in value.values() for number in numbers(part)]
+        return [number for inner in value.values() for number in numbers(inner)]
     return [float(value)] if isinstance(value, int | float) else []
 
 
-def test_a_pipeline_on_two_processes_finds_what_one_finds(folders):
-    for command in ("train", "acdc", "finetune", "evaluate"):
-        for folder in folders:
-            done(folder, command)
-    for name in ("train", "acdc", "finetune", "evaluate"):
-        one, two = (json.loads((folder / "metrics" / f"{name}.json").read_text()) for folder in folders)
-        assert numbers(two) == pytest.approx(numbers(one), abs=2e-4), name
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_on_two_processes_finds_what_it_finds_on_one(folders, name):
+    one, two = (numbers(json.loads((folder / "metrics" / f"{name}.json").read_text())) for folder in folders)
+    assert two == pytest.approx(one, abs=2e-4)
+    assert one
+
+
+def test_a_pipeline_on_two_processes_finds_the_same_circuit_and_leaves_no_states(folders):
     one, two = (Circuit.load(folder / "models" / "circuit") for folder in folders)
     assert two.kept == one.kept
     assert not list(folders[1].glob(".vitprune/*"))
 
 
-def test_what_a_rank_says_is_said_once(folders):
-    _, folder = folders
-    shutil.rmtree(folder / "data" / "clean")
-    result = vitprune(folder, "train")
-    assert result.returncode == 1
-    assert result.stderr.count("error:") == 1, result.stderr
-    assert "data/clean" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_ranks_that_are_stopped_go_on_with_the_same_weights(folders, tmp_path):
+    for name in ("params.yaml", "data"):
+        source = folders[1] / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
+    state = tmp_path / ".vitprune" / "train.pt"
+    earlier: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = started(tmp_path, "vitprune", "train")
+        wait_for(lambda: state.exists() and state.stat().st_mtime_ns not in earlier)
+        process.send_signal(number)
+        status, said = finished(process)
+        assert status == 128 + number, said
+        earlier.append(state.stat().st_mtime_ns)
+    on_two(tmp_path, "train")
+    weights = Path("models") / "baseline" / "model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (folders[1] / weights).read_bytes()
+
+
+def test_an_error_of_all_ranks_is_said_once(folders, tmp_path):
+    shutil.copy2(folders[1] / "params.yaml", tmp_path)
+    status, said = finished(started(tmp_path, "vitprune", "train"))
+    assert (status, said.count("error:")) == (1, 1), said
+    assert "data/clean" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("how", "status", "message"),
     [
-        ({"compute.processes": 1000}, "compute.processes is 1000, but there are"),
-        ({"compute.processes": 2, "train.batch_size": 1}, "2 processes cannot share batches of 1 images"),
-        ({"compute.processes": 0}, "compute.processes"),
+        ("error", 1, "error: only the second fails"),
+        ("kill", 128 + signal.SIGKILL, "error: process 1 of 2 was ended by SIGKILL"),
     ],
 )
-def test_too_many_processes_are_refused(folders, changes, message):
-    folder, _ = folders
-    Workspace(folder).set_params(changes)
-    result = vitprune(folder, "train")
-    assert (result.returncode, result.stderr.count("error:")) == (1, 1), result.stderr
-    assert message in result.stderr
+def test_the_failure_of_another_rank_is_shown_and_ends_all(how, status, message):
+    found, said = finished(started(ROOT, "tests.ranks.failing", how))
+    assert found == status, said
+    # Ranks other than the first log nothing.
+    assert said.splitlines() == ["started", message]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_ranks_that_are_stopped_go_on_with_the_same_weights(folders, tmp_path, number):
-    _, folder = folders
-    undisturbed = tmp_path / "undisturbed"
-    shutil.copytree(folder, undisturbed)
-    done(undisturbed, "train")
+def test_more_processes_than_cores_are_refused():
+    with pytest.raises(ConfigError, match=r"compute\.processes is 9999, but there are \d+ CPU cores here; lower it"):
+        check_processes(9999, torch.device("cpu"))
+    check_processes(1, torch.device("cpu"))
 
-    state = folder / ".vitprune" / "train.pt"
-    with subprocess.Popen([sys.executable, "-m", "vitprune", "train"], cwd=folder, env=environment()) as process:
-        wait_for(state.exists)
-        process.send_signal(number)
-        assert process.wait(timeout=60) == 128 + number
-    assert state.exists()
-    time.sleep(0.5)
-    done(folder, "train")
-    weights = [Path("models") / "baseline" / "model.safetensors"]
-    assert all((folder / name).read_bytes() == (undisturbed / name).read_bytes() for name in weights)
-    assert yaml.safe_load((folder / "params.yaml").read_text())["compute"]["processes"] == 2
+
+@pytest.fixture
+def bare(monkeypatch):
+    """No launcher's environment variables."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_torchruns_ranks_are_joined(bare):
+    assert started_rank() is None
+    for name, value in {"WORLD_SIZE": "8", "RANK": "5", "LOCAL_RANK": "1", "MASTER_PORT": "1"}.items():
+        bare.setenv(name, value)
+    assert started_rank() is None
+    bare.setenv("MASTER_ADDR", "localhost")
+    # Also where srun started torchrun.
+    bare.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert started_rank() == World(rank=5, size=8, local_rank=1)
+    assert ranks_on_this_machine(World(5, 8, 1)) == 8
+    bare.setenv("LOCAL_WORLD_SIZE", "4")
+    assert ranks_on_this_machine(World(5, 8, 1)) == 4
+    bare.setenv("RANK", "first")
+    with pytest.raises(ConfigError, match="RANK, WORLD_SIZE, LOCAL_RANK are not all numbers"):
+        started_rank()
+
+
+def test_tasks_of_srun_without_torchrun_are_refused(bare):
+    bare.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(ConfigError, match="srun started several tasks, but only torchrun makes them one run"):
+        started_rank()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_images, random_model
-from vitprune.circuit import Decision, Graph, acdc, hybrid
+from vitprune.circuit import Decision, Graph, discover
 from vitprune.circuit.circuit import ALL_RECEIVERS
 from vitprune.circuit.engine import journal as journal_module
 from vitprune.circuit.engine.evaluator import IncrementalEvaluator
@@ -15,15 +15,15 @@ from vitprune.errors import CircuitError
 
 
 @pytest.mark.parametrize("granularity", ["edge", "node-edge"])
-@pytest.mark.parametrize("find", [acdc, hybrid])
+@pytest.mark.parametrize("method", ["acdc", "hybrid"])
 def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stopped(
-    tmp_path, monkeypatch, granularity, find
+    tmp_path, monkeypatch, granularity, method
 ):
     monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 10)
     model = random_model(15, dtype=torch.float32)
     images = random_images(model)
-    options = {"tau": 0.01, "granularity": granularity}
-    whole = find(model, images, **options)
+    options = {"tau": 0.01, "granularity": granularity, "method": method}
+    whole = discover(model, images, **options)
 
     class Interrupted(Exception):
         pass
@@ -36,10 +36,10 @@ def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stop
 
         journal = tmp_path / f"{stop}.jsonl"
         with suppress(Interrupted):
-            find(model, images, journal=journal, on_progress=interrupt, **options)
+            discover(model, images, journal=journal, on_progress=interrupt, **options)
         with journal.open("a") as file:
             file.write('{"sender": "a0.h')  # torn, as by a power cut
-        resumed = find(model, images, journal=journal, **options)
+        resumed = discover(model, images, journal=journal, **options)
         assert resumed.trace == whole.trace
         assert resumed.kept == whole.kept
 
@@ -48,20 +48,20 @@ def test_a_resumed_search_repeats_no_test_of_a_finished_layer(tmp_path, monkeypa
     monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 1)
     model = random_model(15, num_layers=3)
     images = random_images(model)
-    acdc(model, images, tau=0.01, journal=tmp_path / "journal")
+    discover(model, images, tau=0.01, journal=tmp_path / "journal")
     calls = []
     monkeypatch.setattr(IncrementalEvaluator, "damage_without", lambda self, tried: calls.append(tried) or [0.0])
     monkeypatch.setattr(IncrementalEvaluator, "accept", lambda self: None)
-    acdc(model, images, tau=0.01, journal=tmp_path / "journal")
+    discover(model, images, tau=0.01, journal=tmp_path / "journal")
     assert len(calls) <= len(model.blocks) * 8 + 3
 
 
 def test_a_journal_of_another_search_is_not_believed(tmp_path):
     model = random_model(16)
     images = random_images(model)
-    acdc(model, images, tau=1e9, journal=tmp_path / "journal")
-    careful = acdc(model, images, tau=1e-4, journal=tmp_path / "journal")
-    assert careful.kept == acdc(model, images, tau=1e-4).kept
+    discover(model, images, tau=1e9, journal=tmp_path / "journal")
+    careful = discover(model, images, tau=1e-4, journal=tmp_path / "journal")
+    assert careful.kept == discover(model, images, tau=1e-4).kept
     assert careful.kept
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.circuit.oracle import brute_acdc, brute_kl, brute_metric, random_images, random_model
-from vitprune.circuit import Ablation, Graph, acdc
+from vitprune.circuit import Ablation, Graph, discover
 
 # Of the combinations of the last four options those with an even sum: every three of them occur in every combination.
 CASES = [
@@ -31,7 +31,7 @@ def test_finds_the_same_circuit_as_brute_force(granularity, is_mean_pooled, is_m
     reference = random_images(model, count=9, seed=seed + 1)
     ablation = Ablation.mean(model, reference) if is_mean_ablation else Ablation.zero(model)
     graph = Graph.of(model, split_qkv=bool(split), mlp_groups=3 if is_grouped else 1)
-    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=tau, granularity=granularity)
+    circuit = discover(model, images, graph=graph, ablation=ablation, tau=tau, granularity=granularity)
     kept = brute_acdc(model, images, graph, ablation, tau, granularity)
     assert set(circuit.kept) == kept
     assert set(circuit.kept) | set(circuit.removed) == set(graph.edges)
@@ -43,7 +43,7 @@ def middling_tau(model, images, **options):
 
     It is off the change of any test, so that rounding does not decide.
     """
-    trace = acdc(model, images, tau=0.0, **options).trace
+    trace = discover(model, images, tau=0.0, **options).trace
     return 1.001 * statistics.median(d.after - d.before for d in trace if d.after - d.before > 1e-9)
 
 
@@ -56,7 +56,7 @@ def test_finds_the_same_circuit_as_brute_force_on_a_model_that_was_pruned_before
     graph, ablation = Graph.of(model, mlp_groups=4), Ablation.mean(model, images)
     options = {"graph": graph, "ablation": ablation, "granularity": granularity}
     tau = middling_tau(model, images, **options)
-    circuit = acdc(model, images, tau=tau, **options)
+    circuit = discover(model, images, tau=tau, **options)
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, granularity)
     assert 0 < len(circuit.kept) < len(graph.edges)
 
@@ -76,7 +76,7 @@ def test_finds_the_same_circuit_as_brute_force_whatever_the_tokens_are(shape, gr
     graph, ablation = Graph.of(model, mlp_groups=2), Ablation.mean(model, images)
     options = {"graph": graph, "ablation": ablation, "granularity": granularity}
     tau = middling_tau(model, images, **options)
-    circuit = acdc(model, images, tau=tau, **options)
+    circuit = discover(model, images, tau=tau, **options)
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, granularity)
     assert 0 < len(circuit.kept) < len(graph.edges)
 
@@ -85,7 +85,7 @@ def test_single_precision_takes_the_same_decisions_away_from_ties():
     model = random_model(11, dtype=torch.float32)
     images = random_images(model)
     graph, ablation = Graph.of(model), Ablation.mean(model, images)
-    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=0.003)
+    circuit = discover(model, images, graph=graph, ablation=ablation, tau=0.003)
     tested = [decision for decision in circuit.trace if decision.action != "unreachable"]
     assert min(abs(decision.after - decision.before - 0.003) for decision in tested) > 1e-6
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, 0.003, "edge")
@@ -94,7 +94,7 @@ def test_single_precision_takes_the_same_decisions_away_from_ties():
 def test_the_trace_tells_every_edge_once_and_follows_the_rule():
     model = random_model(4, num_layers=3)
     images = random_images(model)
-    circuit = acdc(model, images, tau=0.05)
+    circuit = discover(model, images, tau=0.05)
     assert sorted((d.sender, d.receiver) for d in circuit.trace) == sorted(circuit.graph.edges)
     assert {d.action for d in circuit.trace} == {"removed", "kept", "unreachable"}
     for decision in circuit.trace:
@@ -107,7 +107,7 @@ def test_the_trace_tells_every_edge_once_and_follows_the_rule():
 def test_the_removals_in_a_trace_replay_to_the_circuits_kl():
     model = random_model(5, num_layers=3)
     images = random_images(model)
-    circuit = acdc(model, images, tau=0.01)
+    circuit = discover(model, images, tau=0.01)
     last = [decision for decision in circuit.trace if decision.action == "removed"][-1]
     assert circuit.kl == pytest.approx(last.after, abs=1e-9)
 
@@ -115,9 +115,9 @@ def test_the_removals_in_a_trace_replay_to_the_circuits_kl():
 def test_a_threshold_of_zero_keeps_what_hurts_and_a_huge_one_keeps_nothing():
     model = random_model(6)
     images = random_images(model)
-    nothing = acdc(model, images, tau=1e9)
+    nothing = discover(model, images, tau=1e9)
     assert nothing.kept == ()
-    careful = acdc(model, images, tau=0.0)
+    careful = discover(model, images, tau=0.0)
     assert careful.kept
     assert careful.kl <= 1e-12
 
@@ -125,7 +125,7 @@ def test_a_threshold_of_zero_keeps_what_hurts_and_a_huge_one_keeps_nothing():
 def test_two_searches_give_the_same_circuit_and_trace():
     model = random_model(7)
     images = random_images(model)
-    first, second = (acdc(model, images, tau=0.01, granularity="node-edge") for _ in range(2))
+    first, second = (discover(model, images, tau=0.01, granularity="node-edge") for _ in range(2))
     assert first.kept == second.kept
     assert first.trace == second.trace
 
@@ -133,7 +133,7 @@ def test_two_searches_give_the_same_circuit_and_trace():
 def test_progress_counts_up_to_the_number_of_edges():
     model = random_model(8)
     seen = []
-    circuit = acdc(model, random_images(model), tau=0.01, on_progress=seen.append)
+    circuit = discover(model, random_images(model), tau=0.01, on_progress=seen.append)
     edges = len(circuit.graph.edges)
     assert [progress.decided for progress in seen] == list(range(1, edges + 1))
     assert {progress.total for progress in seen} == {edges}
@@ -152,9 +152,9 @@ def test_neither_bounded_memory_nor_several_candidates_at_once_change_the_circui
     tau = middling_tau(model, images, **options)
     kept = brute_acdc(model, images, graph, Ablation.mean(model, images), tau, granularity)
     assert 0 < len(kept) < len(graph.edges)
-    actions = [decision.action for decision in acdc(model, images, tau=tau, **options).trace]
+    actions = [decision.action for decision in discover(model, images, tau=tau, **options).trace]
     for batch_size, candidates in ((None, 1), (1, 1), (2, 1), (5, 1), (None, 2), (None, 7), (None, 50), (2, 3)):
-        circuit = acdc(model, images, tau=tau, batch_size=batch_size, candidates=candidates, **options)
+        circuit = discover(model, images, tau=tau, batch_size=batch_size, candidates=candidates, **options)
         assert set(circuit.kept) == kept, (batch_size, candidates)
         assert [decision.action for decision in circuit.trace] == actions, (batch_size, candidates)
 
@@ -166,7 +166,7 @@ def test_other_metrics_take_the_decisions_of_brute_force(metric):
     labels = torch.arange(12) % 3
     graph, ablation = Graph.of(model), Ablation.mean(model, images)
     tau = 0.05
-    circuit = acdc(model, images, graph=graph, ablation=ablation, tau=tau, metric=metric, labels=labels)
+    circuit = discover(model, images, graph=graph, ablation=ablation, tau=tau, metric=metric, labels=labels)
     assert set(circuit.kept) == brute_acdc(model, images, graph, ablation, tau, "edge", brute_metric(metric, labels))
     assert circuit.kl == pytest.approx(
         brute_kl(model, images, graph, set(circuit.kept), ablation, model(images).detach()), abs=1e-9
@@ -187,7 +187,7 @@ def test_ablations_that_differ_from_image_to_image_give_the_circuit_of_brute_for
     kept = brute_acdc(model, images, graph, ablation, tau, "edge")
     assert 0 < len(kept) < len(graph.edges)
     for batch_size, candidates in ((None, 1), (2, 1), (4, 3)):
-        circuit = acdc(model, images, tau=tau, batch_size=batch_size, candidates=candidates, **options)
+        circuit = discover(model, images, tau=tau, batch_size=batch_size, candidates=candidates, **options)
         assert set(circuit.kept) == kept, (batch_size, candidates)
 
 
@@ -195,10 +195,10 @@ SEARCH = """
 import sys
 import torch
 from tests.circuit.oracle import random_images, random_model
-from vitprune.circuit import Ablation, acdc
+from vitprune.circuit import Ablation, discover
 model = random_model(5, dtype=torch.float32)
 images = random_images(model)
-acdc(model, images, ablation=Ablation.mean(model, images), tau=1e-3, granularity="node-edge").save(sys.argv[1])
+discover(model, images, ablation=Ablation.mean(model, images), tau=1e-3, granularity="node-edge").save(sys.argv[1])
 """
 
 

@@ -1,10 +1,10 @@
-"""What ACDC asks of its arguments."""
+"""What a discovery asks of its arguments."""
 
 import pytest
 import torch
 
 from tests.circuit.oracle import random_images, random_model
-from vitprune.circuit import Ablation, Graph, acdc
+from vitprune.circuit import Ablation, Graph, discover
 from vitprune.errors import CircuitError
 
 
@@ -31,10 +31,10 @@ def test_a_wrong_call_gets_a_clear_error(change, message):
     model = random_model()
     arguments = {"images": random_images(model), "tau": 0.01} | change
     with pytest.raises(CircuitError, match=message):
-        acdc(model, **arguments)
+        discover(model, **arguments)
 
 
 def test_a_model_in_training_mode_is_refused():
     model = random_model()
     with pytest.raises(CircuitError, match="training mode"):
-        acdc(model.train(), random_images(model), tau=0.01)
+        discover(model.train(), random_images(model), tau=0.01)
