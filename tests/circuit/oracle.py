@@ -109,8 +109,7 @@ def brute_writes(model: ViT, images) -> dict:
     """What each head and MLP of the whole model adds to the stream, by the names of the graph's nodes."""
     graph = Graph.of(model)
     ablation = Ablation.resample(model, images)
-    values = _values(model, replace(ablation, sources=images), images)
-    return {sender.name: _ablated(model, values, sender.name, 1) for sender in graph.senders}
+    return ablated_writes(model, images, graph, replace(ablation, sources=images))
 
 
 @torch.no_grad()

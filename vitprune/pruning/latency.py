@@ -39,8 +39,8 @@ class CostCurve:
     def saving(self, width: int, step: int) -> float:
         """Milliseconds that narrowing a sublayer by ``step`` saves in the long run.
 
-        On devices where the time falls in stairs, one step may save nothing. So this is the step's share of the steepest
-        way down to a narrower width, of at least half of this one.
+        On devices where the time falls in stairs, one step may save nothing. So this is the step's share of the
+        steepest way down to a narrower width, of at least half of this one.
         """
         here = self.at(width)
         if width <= step:
