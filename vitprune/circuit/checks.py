@@ -1,4 +1,4 @@
-"""What every method asks of its arguments before it starts."""
+"""Checks of arguments and logits that every method makes before it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitprune.model.vit import ViT
 def check_call(
     model: ViT, images: Tensor, graph: Graph | None, ablation: Ablation | None, batch_size: int | None
 ) -> tuple[Graph, Ablation]:
-    """The graph and the ablation of a call: by default ``Graph.of(model)`` and the mean over ``images``.
+    """The graph and the ablation of a call, which default to ``Graph.of(model)`` and the mean over ``images``.
 
     Raises CircuitError if model, images, graph and ablation do not go together, or the model's logits are not finite.
     """
