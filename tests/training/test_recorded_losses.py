@@ -19,7 +19,7 @@ from vitprune.training.options import DistillationOptions
 RECORDED = Path(__file__).with_name("recorded_losses.json")
 OPTIMISERS = ("adamw", "muon")
 TOLERANCE = 1e-4
-"""Relative. Other attention kernels change the losses by 2e-6, half of any option below by at least 3e-4."""
+"""Relative. Other attention kernels change the losses by 2e-6, half of any option below by at least 2e-4."""
 
 
 def losses(optimizer: str) -> list[dict[str, float]]:
