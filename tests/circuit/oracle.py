@@ -54,8 +54,8 @@ def _neurons_of(model, layer, group, groups):
     return slice(count * group // groups, count * (group + 1) // groups)
 
 
-def _ablated(model, values, sender: str, groups: int):
-    """What a removed sender adds to the stream: ``values`` as by the ablation, per image or for all of them."""
+def _write_of(model, values, sender: str, groups: int):
+    """What a sender adds to the stream, from ``values``: the embedding, and all heads' and neurons' activations."""
     embed, heads, neurons = values
     if sender == "embed":
         return embed
@@ -70,15 +70,15 @@ def _ablated(model, values, sender: str, groups: int):
 
 
 def _values(model, ablation: Ablation, images):
-    """What removed senders give: ``embed``, ``heads`` and ``neurons``, from the model itself where images differ."""
+    """Ablated ``embed``, ``heads`` and ``neurons``, from the model itself where they differ from image to image."""
     if ablation.kind in ("zero", "mean"):
         return ablation.embed, ablation.heads, ablation.neurons
     if ablation.kind == "resample":
-        sources = torch.stack([ablation.sources[place % len(ablation.sources)] for place in range(len(images))])
+        sources = torch.stack([ablation.sources[index % len(ablation.sources)] for index in range(len(images))])
     else:
         noises = [
-            torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(ablation.seed * 1_000_003 + place))
-            for place in range(len(images))
+            torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(ablation.seed * 1_000_003 + index))
+            for index in range(len(images))
         ]
         sources = images + ablation.std * torch.stack(noises).to(images)
     record = Record("heads", "neurons")
@@ -114,22 +114,26 @@ def brute_writes(model: ViT, images) -> dict:
 
 
 @torch.no_grad()
-def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation):
-    """Logits of the circuit that keeps exactly the edges in ``kept``."""
+def ablated_writes(model: ViT, images, graph: Graph, ablation: Ablation):
+    """What every sender adds to the stream when it is removed, by its name."""
+    values = _values(model, ablation, images)
+    return {sender.name: _write_of(model, values, sender.name, graph.mlp_groups) for sender in graph.senders}
+
+
+@torch.no_grad()
+def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation, ablated=None):
+    """Logits of the circuit that keeps exactly the edges in ``kept``; ``ablated`` may be given to save time."""
     config = model.config
     width = config.d_head
     written = {"embed": model.embed(images)}
-    values = _values(model, ablation, images)
+    ablated = ablated or ablated_writes(model, images, graph, ablation)
     biases = torch.zeros(config.num_tokens, config.d_model, dtype=images.dtype)
     earlier = ["embed"]
 
     def read(receiver):
         total = biases.expand(len(images), -1, -1).clone()
         for sender in earlier:
-            if (sender, receiver) in kept:
-                total = total + written[sender]
-            else:
-                total = total + _ablated(model, values, sender, graph.mlp_groups)
+            total += written[sender] if (sender, receiver) in kept else ablated[sender]
         return total
 
     for layer, block in enumerate(model.blocks):
@@ -165,8 +169,8 @@ def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation
     return model.classifier(last.mean(1) if config.pooling == "mean" else last[:, 0])
 
 
-def brute_kl(model, images, graph, kept, ablation, full):
-    circuit = brute_logits(model, images, graph, kept, ablation).log_softmax(-1)
+def brute_kl(model, images, graph, kept, ablation, full, ablated=None):
+    circuit = brute_logits(model, images, graph, kept, ablation, ablated).log_softmax(-1)
     return (full.softmax(-1) * (full.log_softmax(-1) - circuit)).sum(-1).mean().item()
 
 
@@ -189,14 +193,15 @@ def brute_acdc(model: ViT, images, graph: Graph, ablation: Ablation, tau: float,
 
     def damage(kept):
         if metric is None:
-            return brute_kl(model, images, graph, kept, ablation, full)
-        return metric(brute_logits(model, images, graph, kept, ablation), full)
+            return brute_kl(model, images, graph, kept, ablation, full, ablated)
+        return metric(brute_logits(model, images, graph, kept, ablation, ablated), full)
 
     full = model(images).detach()
+    ablated = ablated_writes(model, images, graph, ablation)
     kept = set(graph.edges)
     receivers = list(dict.fromkeys(receiver for _, receiver in graph.edges))
     senders = list(dict.fromkeys(sender for sender, _ in graph.edges))
-    order = {name: place for place, name in enumerate([node.name for node in graph.nodes])}
+    order = {name: index for index, name in enumerate([node.name for node in graph.nodes])}
     senders.sort(key=order.__getitem__)
     current = damage(kept)
 

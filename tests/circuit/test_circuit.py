@@ -1,0 +1,32 @@
+import json
+
+import pytest
+import torch
+
+from tests.circuit.oracle import random_images, random_model
+from vitprune.circuit import Circuit, discover
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_a_circuit_survives_saving_and_loading(tmp_path, pooling):
+    model = random_model(9, pooling=pooling)
+    images = random_images(model)
+    circuit = discover(model, images, tau=0.01, granularity="node-edge")
+    circuit.save(tmp_path / "circuit")
+    loaded = Circuit.load(tmp_path / "circuit")
+    assert loaded.kept == circuit.kept
+    assert loaded.trace == circuit.trace
+    assert (loaded.method, loaded.metric, loaded.tau, loaded.kl) == ("acdc-node-edge", "kl", 0.01, circuit.kl)
+    torch.testing.assert_close(loaded.scores, circuit.scores, equal_nan=True)
+    torch.testing.assert_close(loaded.logits(model, images), circuit.logits(model, images))
+
+
+def test_a_circuit_from_before_there_was_a_choice_reads_the_class_token(tmp_path):
+    model = random_model(9)
+    circuit = discover(model, random_images(model), tau=0.01)
+    circuit.save(tmp_path / "circuit")
+    path = tmp_path / "circuit" / "circuit.json"
+    content = json.loads(path.read_text())
+    del content["graph"]["pooling"]
+    path.write_text(json.dumps(content))
+    assert Circuit.load(tmp_path / "circuit").graph == circuit.graph
