@@ -1,9 +1,10 @@
-"""What a removed edge carries instead of its sender's output, frozen before any search.
+"""What a removed edge carries in place of its sender's output, fixed before any search.
 
 Legend of dimensions: b images, t tokens, d width of the stream, h heads of a layer, k width of a head, n neurons.
 
-Zero and mean ablation carry the same for every image and can be folded into a smaller model. Resample and noise
-ablation carry what the sender makes of another image, or of the same image with noise.
+With zero and mean ablation it is the same for every image and can be folded into a smaller model. With resample and
+noise ablation it is the sender's output on another image, or on the same image with noise; which one depends on the
+image's index.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 
 BATCH_SIZE = 256
-"""Images that go through the model at once while means are taken; the result does not depend on it."""
+"""Images that go through the model at once when means are computed; the result does not depend on it."""
 
 AblationKind = Literal["zero", "mean", "resample", "noise"]
 FOLDABLE = ("zero", "mean")
-"""The kinds that are the same for every image, so that a smaller model can have them in its biases."""
+"""The kinds that are the same for every image, so that they fit into the biases of a smaller model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """Replacement values, made by one of the class methods.
+    """What replaces the activations of removed senders; made by one of the class methods.
 
-    For ``zero`` and ``mean``: ``embed (t, d)``, for each layer ``heads (h, t, k)`` and ``neurons (t, n)``. The others
-    have empty ones. ``resample`` has its source images in ``sources (b, c, height, width)``; ``noise`` has the noise's
-    standard deviation ``std``, in units of the normalised images, and its ``seed``.
+    ``zero`` and ``mean`` have ``embed (t, d)``, and ``heads (h, t, k)`` and ``neurons (t, n)`` of each layer, which are
+    empty for others. ``resample`` has its source images in ``sources (b, c, height, width)``. ``noise`` has the
+    standard deviation ``std`` of the noise, in units of the normalised images, and its ``seed``.
     """
 
     kind: AblationKind
@@ -46,7 +47,7 @@ class Ablation:
 
     @classmethod
     def zero(cls, model: ViT) -> Ablation:
-        """Removed edges carry nothing."""
+        """Removed edges carry zero."""
         config, like = model.config, model.positions.detach()
         return cls(
             kind="zero",
@@ -57,7 +58,7 @@ class Ablation:
 
     @classmethod
     def mean(cls, model: ViT, images: Tensor) -> Ablation:
-        """Removed edges carry their sender's mean over ``images (b, c, height, width)``, token by token.
+        """Removed edges carry their sender's mean output over ``images (b, c, height, width)``, token by token.
 
         Raises CircuitError if there are no images or the model cannot take them.
         """
@@ -65,22 +66,22 @@ class Ablation:
         zero = cls.zero(model)
         # Summed in double precision where the device has it, so that the means do not depend on the batching.
         precise = torch.float32 if images.device.type == "mps" else torch.float64
-        totals = [torch.zeros_like(part, dtype=precise) for part in (zero.embed, *zero.heads, *zero.neurons)]
+        totals = [torch.zeros_like(values, dtype=precise) for values in (zero.embed, *zero.heads, *zero.neurons)]
         for batch in images.split(BATCH_SIZE):
-            _, found = run_whole(model, batch)
-            parts = (found.embed, *(heads.transpose(0, 1) for heads in found.heads), *found.neurons)
-            for total, part in zip(totals, parts, strict=True):
-                total += part.sum(dim=0, dtype=precise)
+            _, activations = run_whole(model, batch)
+            heads = (heads.transpose(0, 1) for heads in activations.heads)
+            for total, values in zip(totals, (activations.embed, *heads, *activations.neurons), strict=True):
+                total += values.sum(dim=0, dtype=precise)
         embed, *rest = ((total / len(images)).to(zero.embed.dtype) for total in totals)
         layers = model.config.num_layers
         return cls(kind="mean", embed=embed, heads=tuple(rest[:layers]), neurons=tuple(rest[layers:]))
 
     @classmethod
     def resample(cls, model: ViT, images: Tensor, seed: int = 0) -> Ablation:
-        """Removed edges carry what their sender makes of another image: one of ``images``, shuffled by ``seed``.
+        """Removed edges carry their sender's output on another image: one of ``images``, shuffled by ``seed``.
 
-        The i-th image that a circuit is run on is paired with the i-th of the shuffled ones, and so on from the start
-        again. No image is paired with itself when the circuit is run on ``images`` themselves.
+        The image with index i is paired with source i, modulo the number of sources. On ``images`` themselves, no image
+        is paired with itself.
 
         Raises CircuitError for fewer than two images or images that the model cannot take.
         """
@@ -89,7 +90,7 @@ class Ablation:
             raise CircuitError("resample ablation needs at least two reference images, got one")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         partner = torch.empty_like(order)
-        # One cycle through all images: everyone's partner is somebody else.
+        # One cycle through all images, so that no image is its own partner.
         partner[order] = order.roll(1)
         return cls(
             kind="resample", embed=images.new_empty(0), sources=images[partner.to(images.device)].clone(), seed=seed
@@ -97,10 +98,11 @@ class Ablation:
 
     @classmethod
     def noise(cls, model: ViT, std: float, seed: int = 0) -> Ablation:
-        """Removed edges carry what their sender makes of the same image with Gaussian noise added to its pixels.
+        """Removed edges carry their sender's output on the same image with Gaussian noise added to its pixels.
 
-        ``std`` is in units of the normalised images; the i-th image always gets the same noise. Raises CircuitError for
-        a deviation that is not above zero.
+        ``std`` is in units of the normalised images. The image with index i always gets the same noise.
+
+        Raises CircuitError for a deviation that is not above zero.
         """
         if not (math.isfinite(std) and std > 0):
             raise CircuitError(f"the noise's standard deviation must be a finite number above 0, got {std}")
@@ -108,7 +110,7 @@ class Ablation:
 
     @property
     def foldable(self) -> bool:
-        """Whether removed edges carry the same for every image, so that a smaller model can have it in its biases."""
+        """Whether removed edges carry the same for every image, which then fits into the biases of a smaller model."""
         return self.kind in FOLDABLE
 
     def check(self, model: ViT) -> None:
@@ -118,7 +120,7 @@ class Ablation:
             if self.kind == "resample":
                 _check_reference("resample", model, self.sources)
             return
-        shapes = [tuple(part.shape) for part in (self.embed, *self.heads, *self.neurons)]
+        shapes = [tuple(values.shape) for values in (self.embed, *self.heads, *self.neurons)]
         expected: list[tuple[int, ...]] = [(config.num_tokens, config.d_model)]
         expected += [(heads, config.num_tokens, config.d_head) for heads in config.layer_heads]
         expected += [(config.num_tokens, neurons) for neurons in config.layer_neurons]
@@ -130,7 +132,7 @@ class Ablation:
 
     @torch.no_grad()
     def activations(self, model: ViT, images: Tensor, first: int) -> Activations:
-        """What stands in for the activations of removed senders on ``images``, the first of which is number ``first``.
+        """What replaces the activations of removed senders on ``images``, the first of which has the index ``first``.
 
         Raises CircuitError if the ablation was made for another model.
         """
@@ -141,12 +143,12 @@ class Ablation:
                 heads=tuple(heads[:, None] for heads in self.heads),
                 neurons=tuple(neurons[None] for neurons in self.neurons),
             )
-        places = torch.arange(first, first + len(images))
+        indices = torch.arange(first, first + len(images))
         if self.kind == "resample":
-            return run_whole(model, self.sources[(places % len(self.sources)).to(self.sources.device)])[1]
+            return run_whole(model, self.sources[(indices % len(self.sources)).to(self.sources.device)])[1]
         noises = [
-            torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(self.seed * 1_000_003 + place))
-            for place in places.tolist()
+            torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(self.seed * 1_000_003 + index))
+            for index in indices.tolist()
         ]
         return run_whole(model, images + self.std * torch.stack(noises).to(images))[1]
 

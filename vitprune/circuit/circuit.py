@@ -1,4 +1,4 @@
-"""The result of every search: which edges were kept, and how that came about."""
+"""The result of every method: which edges were kept, and by which decisions."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ from vitprune.storage import atomic_folder, read_json, write_json
 
 FORMAT = 2
 ALL_RECEIVERS = "*"
-"""In a decision about a node: all receivers of its outgoing edges."""
-
+"""The receiver in a decision about a node: all edges out of it."""
 
 Action = Literal["removed", "kept", "unreachable", "removed-untested", "kept-untested"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One step of a search: the metric before, what it is without this edge (or all edges out of this node), and so?
+    """One decision of a search: the metric before it, the metric without this edge (or node), and what was done.
 
-    ``unreachable`` means removed without a test, because no path led from there to the logits; ``…-untested`` that
-    attribution settled it.
+    ``unreachable`` edges were removed without a test, because no path led from them to the logits. The ``…-untested``
+    were settled by attribution scores; their ``after`` is a prediction.
     """
 
     sender: str
@@ -48,17 +47,17 @@ class Decision:
 
     @property
     def change(self) -> float:
-        """By how much the metric grows."""
+        """By how much the metric grows without the edge."""
         return self.after - self.before
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Circuit:
-    """A graph with the edges that were kept.
+    """A graph, and which of its edges were kept.
 
-    ``keep_mask (receivers, senders)`` is True where an edge stays. ``kl`` is KL(full ‖ circuit) in nats on the images
-    of the search. ``scores (receivers, senders)`` says how much each edge matters by the method's own measure, NaN
-    where that is not known. ``trace`` has every decision in the order taken; ``tau`` is None if there was no threshold.
+    ``keep_mask (receivers, senders)`` is True for kept edges. ``kl`` is KL(full ‖ circuit) in nats on the images of the
+    search. ``scores (receivers, senders)`` measure the importance of edges in the method's own way, NaN where unknown.
+    ``trace`` lists the decisions in the order they were taken. ``tau`` is None if there was no threshold.
     """
 
     graph: Graph
@@ -73,12 +72,12 @@ class Circuit:
 
     @cached_property
     def kept(self) -> tuple[Edge, ...]:
-        """Edges that stay, in the graph's order."""
+        """Edges that were kept, in the graph's order."""
         return self.graph.named(self.keep_mask)
 
     @cached_property
     def removed(self) -> tuple[Edge, ...]:
-        """Edges that are ablated, in the graph's order."""
+        """Edges that were removed, in the graph's order."""
         return self.graph.named(self.graph.all_edges & ~self.keep_mask)
 
     @cached_property
@@ -88,9 +87,9 @@ class Circuit:
         return tuple(node.name for node, is_live in zip(self.graph.senders, live.tolist(), strict=True) if is_live)[1:]
 
     def closed(self) -> Circuit:
-        """The same circuit without edges that are on no path from ``embed`` to ``logits``.
+        """The same circuit without the edges that are on no path from ``embed`` to ``logits``.
 
-        Nodes that nothing reaches are thereby ablated themselves; ``kl`` remains that of the search.
+        This also ablates nodes that nothing reaches. ``kl`` remains that of the search.
         """
         return replace(self, keep_mask=self.graph.close(self.keep_mask))
 
@@ -111,23 +110,23 @@ class Circuit:
         )
 
     def measured(self, model: ViT, images: Tensor, full_logits: Tensor | None = None) -> Circuit:
-        """The same circuit, its ``kl`` computed from scratch on these images."""
+        """The same circuit with ``kl`` computed from scratch on these images."""
         if full_logits is None:
             with torch.no_grad():
                 full_logits = torch.cat([model(batch) for batch in images.split(256)])
         return replace(self, kl=kl_divergence(full_logits, self.logits(model, images, batch_size=32)))
 
     def as_module(self, model: ViT) -> ImageIndexed:
-        """The circuit as a module from normalised images to logits, to be used wherever a model is."""
+        """The circuit as a module from normalised images to logits, which ``predict`` takes like a model."""
         return _Masked(self, model)
 
     def save(self, folder: Path) -> None:
-        """Write ``circuit.json``, ``trace.csv`` and ``ablation.safetensors`` into a folder that appears whole."""
+        """Write ``circuit.json``, ``trace.csv`` and ``ablation.safetensors`` into a new folder, atomically."""
         with atomic_folder(Path(folder)) as partial:
             self.write_files(partial)
 
     def write_files(self, folder: Path) -> None:
-        """Write the files of a circuit into a folder that is there already."""
+        """Write the same files into an existing folder."""
         content = {
             "format": FORMAT,
             "method": self.method,
@@ -152,9 +151,9 @@ class Circuit:
         )
 
     def _scored(self, edges: tuple[Edge, ...]) -> list[list[str | float | None]]:
-        """Sender, receiver and score of each edge; the score is None where it is not known."""
-        places = ((self.graph.receiver_index[receiver], self.graph.sender_index[sender]) for sender, receiver in edges)
-        scores = [math.nan if self.scores is None else float(self.scores[place]) for place in places]
+        """Sender, receiver and score of each edge; unknown scores are None."""
+        indices = ((self.graph.receiver_index[receiver], self.graph.sender_index[sender]) for sender, receiver in edges)
+        scores = [math.nan if self.scores is None else float(self.scores[index]) for index in indices]
         return [[*edge, None if math.isnan(score) else score] for edge, score in zip(edges, scores, strict=True)]
 
     @classmethod
@@ -167,32 +166,16 @@ class Circuit:
                 raise CheckpointError(
                     f"{folder / 'circuit.json'}: format {content['format']}, but this vitprune reads format {FORMAT}"
                 )
-            shape = content["graph"]
-            graph = Graph(
-                tuple(shape["layer_heads"]),
-                tuple(shape["layer_neurons"]),
-                shape["split_qkv"],
-                shape["mlp_groups"],
-                # Older circuits do not name it.
-                shape.get("pooling", "class"),
-            )
+            graph = _graph(content["graph"])
             scored = [(sender, receiver, score) for sender, receiver, score in content["kept"] + content["removed"]]
             keep_mask = graph.mask_of([(sender, receiver) for sender, receiver, _ in content["kept"]])
             tensors = load_file(folder / "ablation.safetensors", device=str(device))
-            layers = range(len(graph.layer_heads))
-            ablation = Ablation(
-                **content["ablation"],
-                embed=tensors["embed"],
-                heads=tuple(tensors[f"heads.{layer}"] for layer in layers if f"heads.{layer}" in tensors),
-                neurons=tuple(tensors[f"neurons.{layer}"] for layer in layers if f"neurons.{layer}" in tensors),
-                sources=tensors["sources"],
-            )
             with (folder / "trace.csv").open(newline="", encoding="utf-8") as file:
                 trace = tuple(_decision(row) for row in csv.DictReader(file))
             return cls(
                 graph=graph,
                 keep_mask=keep_mask,
-                ablation=ablation,
+                ablation=_ablation(content["ablation"], tensors, len(graph.layer_heads)),
                 kl=content["kl"],
                 method=content["method"],
                 metric=content["metric"],
@@ -214,9 +197,9 @@ class _Masked(ImageIndexed):
 
 
 def scores_of_trace(graph: Graph, trace: Iterable[Decision]) -> Tensor:
-    """For each edge that was tested the change of the metric, as ``(receivers, senders)``; elsewhere NaN.
+    """The change of the metric for each edge that was tested, ``(receivers, senders)``; NaN for the others.
 
-    The edges out of a node that was tested as a whole share its change.
+    All edges out of a node that was tested as a whole get the change of the node.
     """
     scores = torch.full(graph.all_edges.shape, math.nan, dtype=torch.float64)
     for decision in trace:
@@ -227,6 +210,28 @@ def scores_of_trace(graph: Graph, trace: Iterable[Decision]) -> Tensor:
             else:
                 scores[graph.receiver_index[decision.receiver], column] = decision.change
     return scores
+
+
+def _graph(content: dict[str, Any]) -> Graph:
+    return Graph(
+        tuple(content["layer_heads"]),
+        tuple(content["layer_neurons"]),
+        content["split_qkv"],
+        content["mlp_groups"],
+        # Circuits of earlier versions do not name it.
+        content.get("pooling", "class"),
+    )
+
+
+def _ablation(content: dict[str, Any], tensors: dict[str, Tensor], num_layers: int) -> Ablation:
+    return Ablation(
+        **content,
+        embed=tensors["embed"],
+        # Resample and noise ablation have neither.
+        heads=tuple(tensors[f"heads.{layer}"] for layer in range(num_layers) if f"heads.{layer}" in tensors),
+        neurons=tuple(tensors[f"neurons.{layer}"] for layer in range(num_layers) if f"neurons.{layer}" in tensors),
+        sources=tensors["sources"],
+    )
 
 
 def _scores(graph: Graph, scored: list[tuple[str, str, float | None]]) -> Tensor | None:

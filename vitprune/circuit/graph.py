@@ -1,13 +1,13 @@
-"""The computational graph of a ViT: which node writes to the residual stream, and who may read what it wrote.
+"""The computational graph of a ViT: which nodes write to the residual stream, and which read what was written.
 
-Senders write to the stream: ``embed`` (patches, class token, positions), heads ``a{layer}.h{head}`` and MLPs
-``m{layer}``, or groups of MLP neurons ``m{layer}.g{group}``. Receivers read it: ``a{layer}.h{head}.q``, ``.k`` and
-``.v`` (``a{layer}.h{head}`` when they are not split), MLPs or their groups, and ``logits``. An edge runs from every
-sender to every receiver of a later level. The levels in order are: embed, then for each layer its heads and its MLP,
-then logits; nodes of one level do not feed each other. Senders and receivers are listed in that order, and the order is
-fixed.
+Senders write to the stream. They are ``embed`` (patches, class token, positions), heads ``a{layer}.h{head}``, and MLPs
+``m{layer}`` or groups of their neurons ``m{layer}.g{group}``. Receivers read the stream. They are the inputs
+``a{layer}.h{head}.q``, ``.k`` and ``.v`` of a head (or ``a{layer}.h{head}`` if they are not split), MLPs or their
+groups, and ``logits``. An edge runs from every sender to every receiver of a later level. The levels are embed, then
+for each layer its heads and its MLP, then logits. Nodes of one level do not feed each other. Senders and receivers are
+always listed in the order of their levels.
 
-What the logits read is the class token's row of the stream, or with mean pooling every token's.
+The logits read the class token, or all tokens with mean pooling.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EdgeIndex = tuple[int, int]
 
 @dataclass(frozen=True)
 class Node:
-    """A part of the model that computes: ``index`` is its head or neuron group within the layer."""
+    """A part of the model that computes something; ``index`` is the number of its head or neuron group in the layer."""
 
     name: str
     kind: Literal["embed", "head", "mlp", "logits"]
@@ -47,8 +47,8 @@ class Node:
 class Receiver:
     """An input of a node; ``port`` is q, k or v for a split head and empty otherwise.
 
-    ``always_reads_all_tokens``: every token of what it reads counts, whichever tokens its node matters at, because keys
-    or values are made of it, or logits by mean pooling.
+    ``always_reads_all_tokens`` is True for keys, values, heads that are not split, and mean-pooled logits: they depend
+    on every token. The others depend on the tokens at which their node matters.
     """
 
     name: str
@@ -80,8 +80,8 @@ class Graph:
     def check(self, model: ViT) -> None:
         """CircuitError unless this is a graph of ``model``."""
         config = model.config
-        found = (config.layer_heads, config.layer_neurons, config.pooling)
-        if (self.layer_heads, self.layer_neurons, self.pooling) != found:
+        expected = (config.layer_heads, config.layer_neurons, config.pooling)
+        if (self.layer_heads, self.layer_neurons, self.pooling) != expected:
             raise CircuitError(
                 f"this graph ({self.describe()}) belongs to another model: this one has heads "
                 f"{list(config.layer_heads)}, neurons {list(config.layer_neurons)} and pooling {config.pooling}; use "
@@ -123,12 +123,12 @@ class Graph:
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
-        """Every possible edge, receivers in topological order and for each its senders in topological order."""
+        """Every possible edge, ordered by receiver and then by sender, both in topological order."""
         return self.named(self.all_edges)
 
     @cached_property
     def all_edges(self) -> Tensor:
-        """Mask ``(receivers, senders)`` of the possible edges: the sender's level is before the receiver's."""
+        """Mask ``(receivers, senders)`` of the possible edges: those to a later level."""
         sent = torch.tensor([sender.level for sender in self.senders])
         read = torch.tensor([receiver.node.level for receiver in self.receivers])
         return sent[None, :] < read[:, None]
@@ -145,7 +145,7 @@ class Graph:
 
     @cached_property
     def level_receivers(self) -> tuple[range, ...]:
-        """Rows of the receivers of each level; level 0, ``embed``, reads nothing."""
+        """Rows of the receivers of each level. Level 0, ``embed``, has none."""
         return self._ranges([receiver.node.level for receiver in self.receivers])
 
     @cached_property
@@ -159,14 +159,14 @@ class Graph:
 
     @cached_property
     def input_rows(self) -> dict[str, range]:
-        """Rows of the receivers through which each node reads."""
+        """Rows of the receivers of each node."""
         rows: dict[str, list[int]] = {}
         for row, receiver in enumerate(self.receivers):
             rows.setdefault(receiver.node.name, []).append(row)
-        return {name: range(found[0], found[-1] + 1) for name, found in rows.items()}
+        return {name: range(node_rows[0], node_rows[-1] + 1) for name, node_rows in rows.items()}
 
     def group_slices(self, layer: int) -> tuple[slice, ...]:
-        """The neurons of each MLP group of a layer: contiguous, and equal in number as far as they divide."""
+        """The neurons of each MLP group of a layer: contiguous, in groups whose sizes differ by at most 1."""
         neurons = self.layer_neurons[layer]
         groups = min(self.mlp_groups, neurons)
         bounds = [neurons * group // groups for group in range(groups + 1)] if groups else [0]
@@ -189,7 +189,7 @@ class Graph:
         return mask
 
     def describe(self) -> str:
-        """The graph in half a line, for messages."""
+        """A short description for messages."""
         return (
             f"{len(self.layer_heads)} layers, heads {list(self.layer_heads)}, neurons {list(self.layer_neurons)}, "
             f"split_qkv {self.split_qkv}, mlp_groups {self.mlp_groups}, pooling {self.pooling}"
@@ -200,10 +200,10 @@ class Graph:
         return self.what_matters(keep_mask)[0]
 
     def what_matters(self, keep_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """For each sender whether it matters for the logits, and whether it does at all tokens: masks ``(senders,)``.
+        """Whether each sender matters for the logits, and whether it matters at all tokens: two masks ``(senders,)``.
 
-        It matters if a path of kept edges leads from it to ``logits``. The logits read the class token, or all tokens
-        with mean pooling; keys and values are made of all tokens; queries and MLPs read the tokens at which their own
+        A sender matters if a path of kept edges leads from it to ``logits``. The logits read the class token, or all
+        tokens with mean pooling. Keys and values read all tokens. Queries and MLPs read the tokens at which their own
         node matters.
         """
         keep = keep_mask.numpy()
@@ -232,9 +232,9 @@ class Graph:
         return torch.from_numpy(reached)
 
     def close(self, keep_mask: Tensor) -> Tensor:
-        """Drop every edge that is not on a path from ``embed`` to ``logits``; closing twice changes nothing."""
+        """The mask without edges that are on no path from ``embed`` to ``logits``; closing again changes nothing."""
         live = self.reach_logits(keep_mask) & self.reached_from_embed(keep_mask)
-        # Dropping what is cut off from one end cannot cut anything off from the other: one pass is enough.
+        # Dropping what is cut off from one end cannot cut anything off from the other, so one pass is enough.
         live_rows = torch.ones(len(self.receivers), dtype=torch.bool)
         for name, rows in self.input_rows.items():
             if name != "logits":

@@ -1,16 +1,15 @@
-"""The arithmetic of single nodes: what a head or a group of neurons computes when each of its inputs is given apart.
+"""The arithmetic of a level of a circuit, where every receiver reads a stream of its own.
 
 Legend of dimensions:
     b  images    t  tokens    d  width of the stream    h  heads    k  width of a head    r  receivers    g  groups
     n  neurons of the largest group; smaller groups are filled up with neurons that do nothing
 
-In the whole model all nodes of a level read the same stream and are computed together; in a circuit every receiver has
-a stream of its own. A level works in two steps: its receivers project what they read, then its nodes make of the
-projections their activations (a head's gathered values, a group's neurons), which ``send`` brings to the stream.
+A level first projects what its receivers read. From the projections its nodes compute their activations (a head's
+gathered values, a group's neurons), which ``send`` maps to what the nodes add to the stream.
 
-Every reader of the stream applies a layer norm, which takes no notice of a constant added to all of the d numbers. So
-whatever is written here is centred, and a norm is a division by the root mean square. Its scale and shift are folded
-into the projections.
+Every reader of the stream applies a layer norm, which ignores a constant that is added to all d numbers. Therefore
+everything written here is centred, and a norm is a division by the root mean square. The norm's scale and shift are
+folded into the projections.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from vitprune.model.vit import NORM_EPS, ViT
 
 
 def centred(x: Tensor) -> Tensor:
-    """The same with mean 0 over the width of the stream, the last dimension."""
+    """``x`` minus its mean over the last dimension, the width of the stream."""
     return x - x.mean(dim=-1, keepdim=True)
 
 
 def project(reads: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Norm and projection of what receivers read, ``(r or 1, m, d), (r, d, width), (r, 1, width) -> (r, m, width)``.
 
-    The reads are centred. If there is one for several receivers, they share it.
+    The reads are centred. A single one is shared by all receivers.
     """
     squares = torch.linalg.vector_norm(reads, dim=-1, keepdim=True).square_()
     scale = squares.mul_(1 / reads.shape[-1]).add_(NORM_EPS).rsqrt_()
@@ -62,7 +61,7 @@ class Level:
 
 
 class HeadLevel(Level):
-    """The heads of one layer. Split receivers are in the order q, k, v of the first head, q, k, v of the second, …"""
+    """The heads of one layer. Split receivers are ordered head by head: q, k, v of the first, then of the second, …"""
 
     def __init__(self, model: ViT, layer: int, graph: Graph) -> None:
         attention = model.blocks[layer].attention
@@ -78,7 +77,7 @@ class HeadLevel(Level):
 
     @staticmethod
     def activate(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What heads gather, ``(h, b, t, k)``; queries may stand for the first tokens only."""
+        """The values that heads gather, ``(h, b, t, k)``, for as many tokens as there are queries."""
         return F.scaled_dot_product_attention(queries, keys, values)
 
 
@@ -96,7 +95,7 @@ class MlpLevel(Level):
         super().__init__(mlp.norm, in_weight, in_bias, out_weight)
 
     def _fill(self, weight: Tensor) -> Tensor:
-        """The rows of a group, filled up with zeros to the size of the largest group."""
+        """The rows of a group, padded with zeros to the size of the largest group."""
         return F.pad(weight, (0, 0, 0, self.width - len(weight)))
 
     def grouped(self, neurons: Tensor) -> Tensor:
@@ -107,7 +106,7 @@ class MlpLevel(Level):
 
     @staticmethod
     def activate(projections: Tensor) -> Tensor:
-        """Activations of the neurons from their projections."""
+        """Activations of neurons from their projections."""
         return F.gelu(projections)
 
 
@@ -128,14 +127,16 @@ class Levels:
         }
         self.biases = [centred(bias) for bias in self._biases()]
         self.class_token_from = max(self.heads, default=0) if graph.pooling == "class" else graph.last_level + 1
-        """From this level on nodes write to the class token alone: it is the last with heads, and no later level reads
-        any other row of the stream. With mean pooling every level writes to all tokens."""
+        """From this level on, nodes write to the class token alone, because no later level reads another token.
+
+        It is the last level with heads. With mean pooling every level writes to all tokens.
+        """
 
     def __getitem__(self, level: int) -> HeadLevel | MlpLevel:
         return self.mlps[level] if level in self.mlps else self.heads[level]
 
     def _biases(self) -> list[Tensor]:
-        """For each level the sum of the biases that earlier levels added to the stream, ``(t, d)``."""
+        """For each level the sum of the biases that earlier levels add to the stream, ``(t, d)``."""
         total = torch.zeros_like(self.model.positions.detach())
         sums = [total]
         for block in self.model.blocks:
@@ -149,36 +150,37 @@ class Levels:
         """How many tokens of the stream a receiver needs: 1, the class token, or None for all of them."""
         return 1 if level > self.class_token_from or (level == self.class_token_from and port == "q") else None
 
-    def by_level(self, found: Activations) -> list[Tensor]:
-        """Activations by level: the centred ``embed (1, b, t, d)``, then its nodes', ``(nodes, b, t, k or n)``."""
-        parts = [centred(found.embed)[None]]
+    def by_level(self, activations: Activations) -> list[Tensor]:
+        """Activations by level: the centred ``embed (1, b, t, d)``, then the nodes', ``(nodes, b, t, k or n)``."""
+        embed = activations.embed
+        levels = [centred(embed)[None]]
         for level in range(1, self.graph.last_level):
             layer = (level - 1) // 2
             if level in self.mlps:
-                parts.append(self.mlps[level].grouped(found.neurons[layer]))
+                levels.append(self.mlps[level].grouped(activations.neurons[layer]))
             else:
-                parts.append(found.heads[layer] if level in self.heads else found.embed[None, :, :, :0][:0])
-        return parts
+                levels.append(activations.heads[layer] if level in self.heads else embed[None, :, :, :0][:0])
+        return levels
 
     def project(self, level: int, streams: Tensor, which: Tensor) -> Tensor:
-        """Projections ``(r, b, t, width)`` of a level's receivers, of which the i-th reads ``streams[which[i]]``."""
-        part, flat = self[level], rearrange(streams, "r b t d -> r (b t) d")
-        projections = project(flat if len(flat) == 1 else flat[which], part.in_weight, part.in_bias)
+        """Projections ``(r, b, t, width)`` of a level's receivers; receiver i reads ``streams[which[i]]``."""
+        nodes, flat = self[level], rearrange(streams, "r b t d -> r (b t) d")
+        projections = project(flat if len(flat) == 1 else flat[which], nodes.in_weight, nodes.in_bias)
         return projections.view(len(which), *streams.shape[1:3], -1)
 
     def activate(self, level: int, projections: Tensor) -> Tensor:
         """Activations ``(nodes, b, t, k or n)`` of all nodes of a level from its receivers' projections.
 
-        From ``class_token_from`` on, the class token's alone.
+        From ``class_token_from`` on they are those of the class token alone.
         """
-        part = self[level]
-        if isinstance(part, MlpLevel):
-            return part.activate(projections)
-        if part.split:
+        nodes = self[level]
+        if isinstance(nodes, MlpLevel):
+            return nodes.activate(projections)
+        if nodes.split:
             queries, keys, values = rearrange(projections, "(h qkv) b t k -> qkv h b t k", qkv=3)
         else:
             queries, keys, values = projections.chunk(3, dim=-1)
-        return part.activate(queries[:, :, :1] if level == self.class_token_from else queries, keys, values)
+        return nodes.activate(queries[:, :, :1] if level == self.class_token_from else queries, keys, values)
 
     def send(self, level: int, activations: Tensor) -> Tensor:
         """What all nodes of a level add to the stream, ``(nodes, b, t, d)``."""
@@ -186,6 +188,6 @@ class Levels:
         return sent.view(*activations.shape[:3], -1)
 
     def send_all(self, activations: list[Tensor]) -> Tensor:
-        """What every sender adds to the stream, ``(senders, b, t, d)``, given the activations of each level."""
-        sent = [self.send(level, part) for level, part in enumerate(activations) if level and len(part)]
+        """What every sender adds to the stream, ``(senders, b, t, d)``, from the activations of each level."""
+        sent = [self.send(level, nodes) for level, nodes in enumerate(activations) if level and len(nodes)]
         return torch.cat([activations[0], *sent])

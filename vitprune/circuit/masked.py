@@ -19,15 +19,15 @@ from vitprune.model.vit import ViT
 def read_streams(
     levels: Levels, level: int, keep: Tensor, writes: Tensor, removed_writes: Tensor, tokens: int | None = None
 ) -> Tensor:
-    """What receivers of a level read that keep the senders where ``keep (r, s)`` is True, ``(r, b, t, d)``.
+    """What receivers of a level read, ``(r, b, t, d)``; ``keep (r, s)`` is True for the senders that they keep.
 
-    ``writes (s, b, t, d)`` need only hold earlier levels, ``removed_writes (s, b or 1, t, d)`` likewise. The
-    first ``tokens`` are read: as many as the level needs unless said otherwise.
+    Only the earlier levels of ``writes (s, b, t, d)`` and ``removed_writes (s, b or 1, t, d)`` are used. The first
+    ``tokens`` are read, by default as many as the level needs.
     """
     earlier = levels.graph.level_senders[level].start
     tokens = tokens or levels.reads_tokens(level, "")
     weight = keep[:, :earlier].to(writes)
-    # Sums over few senders, so that a kept sender and its removed value never cancel.
+    # Two sums rather than a sum of differences: a kept sender must not be added to and subtracted from its ablation.
     current = _mix(weight, writes[:earlier, :, :tokens])
     return current + _mix(1 - weight, removed_writes[:earlier, :, :tokens]) + levels.biases[level][:tokens]
 
@@ -41,7 +41,7 @@ def _mix(weight: Tensor, writes: Tensor) -> Tensor:
 def run_masked(model: ViT, images: Tensor, graph: Graph, keep_mask: Tensor, ablation: Ablation, first: int) -> Tensor:
     """Logits ``(b, classes)`` of the circuit that keeps the edges where ``keep_mask (receivers, senders)`` is True.
 
-    ``first`` is the number of the first image, for ablations that differ from image to image.
+    ``first`` is the index of the first image, for ablations that differ from image to image.
     """
     check_images(model, images)
     levels = Levels(model, graph)
@@ -52,7 +52,7 @@ def run_masked(model: ViT, images: Tensor, graph: Graph, keep_mask: Tensor, abla
     for level, rows in enumerate(graph.level_receivers[: graph.last_level]):
         if rows:
             columns = graph.level_senders[level]
-            # Receivers that keep the same senders read the same.
+            # Receivers that keep the same senders share one read.
             patterns, which = torch.unique(keep_mask[rows.start : rows.stop], dim=0, return_inverse=True)
             streams = read_streams(levels, level, patterns, writes, removed_writes)
             sent = levels.send(level, levels.activate(level, levels.project(level, streams, which)))

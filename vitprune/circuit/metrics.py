@@ -1,7 +1,8 @@
-"""How far a circuit's answers are from the full model's, image by image; a search weighs removals by it.
+"""How far a circuit's predictions are from the full model's, image by image.
 
-Every metric is a damage: 0 or low for the full model, higher for worse answers, so that one rule serves all: a removal
-that makes the mean damage grow by less than τ is accepted.
+A search keeps the mean of a metric over the images low; that mean is called the damage. Every metric is low for the
+full model and higher for worse predictions, so that one rule serves all: a removal is accepted if the damage grows by
+less than τ.
 
 Legend of dimensions: b images; the dots stand for any leading dimensions, such as several circuits at once.
 """
@@ -23,10 +24,11 @@ MetricName = Literal["kl", "cross-entropy", "logit-difference", "accuracy"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reference:
-    """What circuits are compared with on the images at hand: the full model's logits and the labels.
+    """What circuits are compared with on some images: the full model's logits ``(b, classes)`` and the labels ``(b,)``.
 
-    Both are in double precision on the CPU where that matters, because a search compares differences far smaller than
-    the damage itself, and not every device has doubles.
+    ``runner_up (b,)`` is the full model's strongest class other than the label. Everything is on the CPU and in double
+    precision, because a search compares differences far smaller than the metric itself, and some devices have no
+    float64.
     """
 
     logits: Tensor
@@ -36,7 +38,7 @@ class Reference:
 
     @classmethod
     def of(cls, full_logits: Tensor, labels: Tensor | None = None) -> Reference:
-        """The reference for ``full_logits (b, classes)``; without labels the full model's answers stand for them.
+        """The reference for ``full_logits (b, classes)``; labels default to the full model's predictions.
 
         Raises CircuitError if labels and logits do not go together.
         """
@@ -67,7 +69,7 @@ class Reference:
 
 
 def kl(logits: Tensor, reference: Reference) -> Tensor:
-    """KL(full ‖ circuit) in nats, ``(..., b)``; the gradient at the full model itself is zero."""
+    """KL(full ‖ circuit) in nats, ``(..., b)``. Its gradient at the full model is zero."""
     circuit = F.log_softmax(logits, dim=-1)
     full = reference.log_probabilities.to(logits)
     return F.kl_div(circuit, full.expand_as(circuit), log_target=True, reduction="none").sum(dim=-1)
@@ -79,12 +81,12 @@ def cross_entropy(logits: Tensor, reference: Reference) -> Tensor:
 
 
 def logit_difference(logits: Tensor, reference: Reference) -> Tensor:
-    """By how much the label's logit fails to lead over the full model's strongest other class, ``(..., b)``."""
+    """The logit of the full model's strongest other class minus that of the label, ``(..., b)``."""
     return _at(logits, reference.runner_up) - _at(logits, reference.labels)
 
 
 def accuracy(logits: Tensor, reference: Reference) -> Tensor:
-    """1 for a wrong answer and 0 for a right one, ``(..., b)``: the mean is one minus the accuracy."""
+    """1 for a wrong prediction and 0 for a right one, ``(..., b)``, so that the mean is one minus the accuracy."""
     return (logits.argmax(dim=-1) != reference.labels.to(logits.device)).to(logits)
 
 
@@ -98,7 +100,7 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of that name; CircuitError if there is none."""
+    """The metric with that name; CircuitError if there is none."""
     if name not in METRICS:
         raise CircuitError(f"metric must be one of {', '.join(get_args(MetricName))}, got {name!r}")
     return METRICS[name]
@@ -115,5 +117,5 @@ def kl_divergence(full_logits: Tensor, circuit_logits: Tensor) -> float:
 
 
 def _at(values: Tensor, classes: Tensor) -> Tensor:
-    places = classes.to(values.device).expand(values.shape[:-1])
-    return values.gather(-1, places[..., None]).squeeze(-1)
+    indices = classes.to(values.device).expand(values.shape[:-1])
+    return values.gather(-1, indices[..., None]).squeeze(-1)
