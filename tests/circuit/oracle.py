@@ -105,18 +105,16 @@ def brute_metric(name, labels):
     return measure
 
 
-def brute_writes(model: ViT, images) -> dict:
-    """What each head and MLP of the whole model adds to the stream, by the names of the graph's nodes."""
-    graph = Graph.of(model)
-    ablation = Ablation.resample(model, images)
-    return ablated_writes(model, images, graph, replace(ablation, sources=images))
-
-
 @torch.no_grad()
 def ablated_writes(model: ViT, images, graph: Graph, ablation: Ablation):
     """What every sender adds to the stream when it is removed, by its name."""
     values = _values(model, ablation, images)
     return {sender.name: _write_of(model, values, sender.name, graph.mlp_groups) for sender in graph.senders}
+
+
+def brute_writes(model: ViT, images) -> dict:
+    """What each head and MLP of the whole model adds to the stream, by its name in the graph."""
+    return ablated_writes(model, images, Graph.of(model), replace(Ablation.resample(model, images), sources=images))
 
 
 @torch.no_grad()

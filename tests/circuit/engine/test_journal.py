@@ -22,8 +22,8 @@ def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stop
     monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 10)
     model = random_model(15, dtype=torch.float32)
     images = random_images(model)
-    options = {"tau": 0.01, "granularity": granularity, "method": method}
-    whole = discover(model, images, **options)
+    options = {"tau": 0.01, "granularity": granularity}
+    whole = discover(model, images, method, **options)
 
     class Interrupted(Exception):
         pass
@@ -36,10 +36,10 @@ def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stop
 
         journal = tmp_path / f"{stop}.jsonl"
         with suppress(Interrupted):
-            discover(model, images, journal=journal, on_progress=interrupt, **options)
+            discover(model, images, method, journal=journal, on_progress=interrupt, **options)
         with journal.open("a") as file:
             file.write('{"sender": "a0.h')  # torn, as by a power cut
-        resumed = discover(model, images, journal=journal, **options)
+        resumed = discover(model, images, method, journal=journal, **options)
         assert resumed.trace == whole.trace
         assert resumed.kept == whole.kept
 

@@ -1,4 +1,4 @@
-"""What a discovery asks of its arguments."""
+"""What every method asks of its arguments."""
 
 import pytest
 import torch
