@@ -293,3 +293,9 @@ def test_broken_json_is_named(tmp_path):
 def test_the_checksum_is_that_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_two_outputs_of_one_path_are_refused_before_any_work_is_done(tmp_path):
+    plot = tmp_path / "plot.png"
+    with pytest.raises(StorageError, match=r"plot\.png: two outputs would be written there"):
+        check_targets(files=[plot, plot.with_suffix(".png")])

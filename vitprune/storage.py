@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,10 +117,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 def check_targets(*, files: Iterable[Path] = (), folders: Iterable[Path] = ()) -> None:
     """Refuse targets that could not be written, or that hold something of the user's, before any work is done.
 
-    Raises StorageError for a file that is a folder, a folder that is a file, a parent that is not a writable folder,
-    and a folder with files in it that vitprune did not write.
+    Raises StorageError for a path that stands twice, a file that is a folder, a folder that is a file, a parent that is
+    not a writable folder, and a folder with files in it that vitprune did not write.
     """
     files, folders = list(files), list(folders)
+    for target, count in Counter(path.absolute() for path in (*files, *folders)).items():
+        if count > 1:
+            raise StorageError(f"{target}: two outputs would be written there; give each a path of its own")
     for target in (*files, *folders):
         parent = next(folder for folder in target.absolute().parents if folder.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from vitprune.circuit.ablation import AblationKind
-from vitprune.circuit.engine.search import Granularity
 from vitprune.circuit.metrics import MetricName
+from vitprune.circuit.problem import Granularity
 from vitprune.options import NonNegative, Options, Positive, Seed
 
 

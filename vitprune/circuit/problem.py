@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.engine.search import Granularity, check_search
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.masked import check_images
-from vitprune.circuit.metrics import MetricName
+from vitprune.circuit.metrics import MetricName, metric_named
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
+
+Granularity = Literal["edge", "node", "node-edge"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,16 @@ class DiscoveryOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_search(self.tau or 0.0, self.granularity, self.metric or "kl", self.candidates)
+        if self.tau is not None and not (math.isfinite(self.tau) and self.tau >= 0):
+            raise CircuitError(f"tau must be a finite number of at least 0, got {self.tau}")
+        if self.granularity not in get_args(Granularity):
+            raise CircuitError(
+                f"granularity must be one of {', '.join(get_args(Granularity))}, got {self.granularity!r}"
+            )
+        if self.candidates < 1:
+            raise CircuitError(f"candidates must be at least 1, got {self.candidates}")
+        if self.metric is not None:
+            metric_named(self.metric)
         if not 0 <= self.low <= self.high < math.inf:
             raise CircuitError(f"low and high must be finite with 0 ≤ low ≤ high, got {self.low} and {self.high}")
         if self.ig_steps < 1:

@@ -35,7 +35,8 @@ def train(
     from vitprune.training.inputs import first_batch
 
     options, device = open_params(params)
-    check_targets(files=[metrics, timing, history, gradient_flow, augmented, state], folders=[out])
+    flow_plot = gradient_flow.with_suffix(".png")
+    check_targets(files=[metrics, timing, history, gradient_flow, flow_plot, augmented, state], folders=[out])
     packed = load_packed(data)
     teacher = load_model(Path(options.train.teacher), device) if options.train.teacher else None
     with training_progress("train") as progress:
@@ -48,7 +49,7 @@ def train(
     save_model(out, done.saved)
     write_history(history, done.result.history)
     write_gradient_flow(gradient_flow, done.result.gradient_flow)
-    draw_gradient_flow(gradient_flow.with_suffix(".png"), done.result.gradient_flow)
+    draw_gradient_flow(flow_plot, done.result.gradient_flow)
     images, targets = first_batch(
         packed.train,
         done.saved.preprocessing,

@@ -14,14 +14,12 @@ from types import TracebackType
 from typing import IO, Self
 
 import torch
-from torch import Tensor
 
-from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import ALL_RECEIVERS, Decision
 from vitprune.circuit.graph import Graph
+from vitprune.circuit.problem import Problem
 from vitprune.distributed import wait_for_all, world
 from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
 from vitprune.storage import write_text
 
 FORMAT = 1
@@ -135,14 +133,13 @@ class Journal:
         return self._refreshes_ahead <= 0
 
 
-def search_key(
-    model: ViT, images: Tensor, labels: Tensor | None, graph: Graph, ablation: Ablation, options: tuple[object, ...]
-) -> str:
+def search_key(problem: Problem, options: tuple[object, ...]) -> str:
     """A digest of everything that the decisions of a search depend on."""
-    digest = hashlib.sha256(repr((graph, ablation.kind, ablation.std, ablation.seed, options)).encode())
+    ablation, labels = problem.ablation, problem.labels
+    digest = hashlib.sha256(repr((problem.graph, ablation.kind, ablation.std, ablation.seed, options)).encode())
     tensors = [
-        *model.state_dict().values(),
-        images,
+        *problem.model.state_dict().values(),
+        problem.images,
         ablation.embed,
         *ablation.heads,
         *ablation.neurons,

@@ -7,25 +7,18 @@ after the other.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from torch import Tensor
 
-from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
 from vitprune.circuit.engine.evaluator import IncrementalEvaluator
 from vitprune.circuit.engine.journal import Journal, search_key
-from vitprune.circuit.graph import EdgeIndex, Graph
-from vitprune.circuit.metrics import MetricName, metric_named
-from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
-
-Granularity = Literal["edge", "node", "node-edge"]
+from vitprune.circuit.graph import EdgeIndex
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 GUESS_MEMORY = 0.8
 """Weight of the past in the running share of removals, from which the next outcomes are guessed."""
@@ -54,30 +47,11 @@ class Settlement:
     scores: Tensor
 
 
-def check_search(tau: float, granularity: str, metric: str, candidates: int = 1) -> None:
-    """CircuitError for options that no search can have."""
-    if not (math.isfinite(tau) and tau >= 0):
-        raise CircuitError(f"tau must be a finite number of at least 0, got {tau}")
-    if granularity not in get_args(Granularity):
-        raise CircuitError(f"granularity must be one of {', '.join(get_args(Granularity))}, got {granularity!r}")
-    if candidates < 1:
-        raise CircuitError(f"candidates must be at least 1, got {candidates}")
-    metric_named(metric)
-
-
 def run_search(
-    model: ViT,
-    images: Tensor,
-    graph: Graph,
-    ablation: Ablation,
+    problem: Problem,
+    options: DiscoveryOptions,
     *,
     method: str,
-    tau: float,
-    granularity: Granularity,
-    metric: MetricName = "kl",
-    labels: Tensor | None = None,
-    batch_size: int | None = None,
-    candidates: int = 1,
     settlement: Settlement | None = None,
     key_options: tuple[object, ...] = (),
     on_progress: Callable[[SearchProgress], None] | None = None,
@@ -85,32 +59,32 @@ def run_search(
 ) -> Search:
     """Search from the full graph, over nodes, edges, or nodes and then edges; returns the finished search.
 
-    ``batch_size`` bounds the images whose activations are held at once, ``candidates`` is how many are evaluated
-    together. A ``settlement`` is applied before the search over edges. With ``journal``, decisions are written to that
-    file and an interrupted search goes on from there, if it had the same ``method`` and options; ``key_options`` are
-    those that only the method knows.
+    ``options`` have a tau and a metric. A ``settlement`` is applied before the search over edges. With ``journal``,
+    decisions are written to that file and an interrupted search goes on from there, if it had the same ``method`` and
+    options; ``key_options`` are those by which a settlement came about.
 
-    Raises CircuitError as ``check_search`` and ``IncrementalEvaluator`` do, and if the journal cannot be used.
+    Raises CircuitError as ``IncrementalEvaluator`` does, and if the journal cannot be used.
     """
-    check_search(tau, granularity, metric, candidates)
+    assert options.tau is not None
+    assert options.metric is not None
     evaluator = IncrementalEvaluator(
-        model,
-        images,
-        graph,
-        graph.all_edges,
-        ablation,
-        metric=metric,
-        labels=labels,
-        batch_size=batch_size,
-        candidates=candidates,
+        problem.model,
+        problem.images,
+        problem.graph,
+        problem.graph.all_edges,
+        problem.ablation,
+        metric=options.metric,
+        labels=problem.labels,
+        batch_size=options.batch_size,
+        candidates=options.candidates,
     )
-    options = (method, tau, granularity, metric, batch_size, candidates, *key_options)
-    key = search_key(model, images, labels, graph, ablation, options) if journal else ""
-    with Journal(graph, journal, key) as opened:
-        search = Search(evaluator, tau, opened, on_progress)
-        if granularity != "edge":
+    search_options = (options.tau, options.granularity, options.metric, options.batch_size, options.candidates)
+    key = search_key(problem, (method, *search_options, *key_options)) if journal else ""
+    with Journal(problem.graph, journal, key) as opened:
+        search = Search(evaluator, options.tau, opened, on_progress)
+        if options.granularity != "edge":
             search.over_nodes()
-        if granularity != "node":
+        if options.granularity != "node":
             if settlement is not None:
                 search.settle(settlement)
             search.over_edges()

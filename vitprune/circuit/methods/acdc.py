@@ -33,20 +33,11 @@ def search(
     With a ``settlement`` the circuit is closed and has the scores of the settlement instead of the tested changes.
     ``key_options`` are the options by which it was settled: a journal serves only searches with the same ones.
     """
-    assert options.tau is not None
     assert options.metric is not None
     found = run_search(
-        problem.model,
-        problem.images,
-        problem.graph,
-        problem.ablation,
+        problem,
+        options,
         method=method,
-        tau=options.tau,
-        granularity=options.granularity,
-        metric=options.metric,
-        labels=problem.labels,
-        batch_size=options.batch_size,
-        candidates=options.candidates,
         settlement=settlement,
         key_options=key_options,
         on_progress=watch.on_progress,
