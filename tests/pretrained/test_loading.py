@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import save_file
 
 from tests.pretrained.foreign import noise, shaken
-from vitprune.commands.train import train
+from tests.run_command import run_stage
 from vitprune.data.cleaning.packing import SplitContent, write_packed
 from vitprune.data.packed import SPLITS
 from vitprune.errors import ConfigError, PretrainedError
@@ -175,9 +175,9 @@ def without_network(folder):
     }
 
 
-def test_the_train_command_starts_from_the_weights_in_a_file(project, original, monkeypatch):
-    monkeypatch.chdir(project)
-    train()
+def test_the_train_stage_starts_from_the_weights_in_a_file(project, original):
+    done = run_stage("train", project)
+    assert done.returncode == 0, done.stderr
     saved = load_model(project / "models/baseline")
     assert saved.model.config.image_size == 32
     assert saved.preprocessing.mean == (0.5, 0.5, 0.5)

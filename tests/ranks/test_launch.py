@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.pipeline.conftest import ROOT, SMALL, Workspace, wait_for
+from tests.run_command import run_stage
 from vitprune.circuit import Circuit
-from vitprune.cli import app
 from vitprune.distributed import World
 from vitprune.errors import ConfigError
 from vitprune.launch import check_processes, ranks_on_this_machine, started_rank
@@ -26,10 +26,11 @@ CHANGES = SMALL | {
     "model.dropout": 0.1,
     "train.augment.mixup_alpha": 0.4,
     "acdc.tau": 0.001,
+    "prune.timing_batch_size": 2,
     "compute.device": "cpu",
     "compute.threads": 1,
 }
-COMMANDS = ("train", "acdc", "finetune", "evaluate")
+STAGES = ("train", "acdc", "prune", "finetune", "evaluate")
 
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -45,8 +46,13 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, out + error
 
 
-def on_two(folder: Path, command: str) -> None:
-    status, said = finished(started(folder, "vitprune", command))
+def on_one(folder: Path, stage: str) -> None:
+    done = run_stage(stage, folder)
+    assert done.returncode == 0, done.stderr
+
+
+def on_two(folder: Path, stage: str) -> None:
+    status, said = finished(started(folder, f"stages.{stage}"))
     assert status == 0, said
 
 
@@ -56,30 +62,25 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     shutil.copy2(ROOT / "params.yaml", one)
     Workspace(one).set_params(CHANGES)
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(one)
-        for command in ("download", "clean"):
-            app([command], standalone_mode=False)
-        shutil.copytree(one, two, dirs_exist_ok=True)
-        for command in COMMANDS:
-            app([command], standalone_mode=False)
-    torch.set_num_threads(threads)
+    for stage in ("download", "clean"):
+        on_one(one, stage)
+    shutil.copytree(one, two, dirs_exist_ok=True)
     Workspace(two).set_params({"compute.processes": 2})
-    for command in COMMANDS:
-        on_two(two, command)
+    for stage in STAGES:
+        on_one(one, stage)
+        on_two(two, stage)
     return one, two
 
 
 def numbers(value: object) -> list[float]:
-    """All numbers in metrics, in order."""
+    """All numbers in metrics, in order, but for speeds, which are the clock's."""
     if isinstance(value, dict):
-        return [number for inner in value.values() for number in numbers(inner)]
+        return [number for name, inner in value.items() if "speedup" not in name for number in numbers(inner)]
     return [float(value)] if isinstance(value, int | float) else []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_on_two_processes_finds_what_it_finds_on_one(folders, name):
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_on_two_processes_finds_what_it_finds_on_one(folders, name):
     one, two = (numbers(json.loads((folder / "metrics" / f"{name}.json").read_text())) for folder in folders)
     assert two == pytest.approx(one, abs=2e-4)
     assert one
@@ -98,7 +99,7 @@ def test_ranks_that_are_stopped_go_on_with_the_same_weights(folders, tmp_path):
     state = tmp_path / ".vitprune" / "train.pt"
     earlier: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = started(tmp_path, "vitprune", "train")
+        process = started(tmp_path, "stages.train")
         wait_for(lambda: state.exists() and state.stat().st_mtime_ns not in earlier)
         process.send_signal(number)
         status, said = finished(process)
@@ -111,7 +112,7 @@ def test_ranks_that_are_stopped_go_on_with_the_same_weights(folders, tmp_path):
 
 def test_an_error_of_all_ranks_is_said_once(folders, tmp_path):
     shutil.copy2(folders[1] / "params.yaml", tmp_path)
-    status, said = finished(started(tmp_path, "vitprune", "train"))
+    status, said = finished(started(tmp_path, "stages.train"))
     assert (status, said.count("error:")) == (1, 1), said
     assert "data/clean" in said
     assert "Traceback" not in said
