@@ -1,6 +1,6 @@
 """The trained models that the discovery benchmarks share, and how their results are headed.
 
-A model is trained once by the pipeline's own commands on scikit-learn's digits and kept in ``benchmarks/.work``.
+A model is trained once by the pipeline's own stages on scikit-learn's digits and kept in ``benchmarks/.work``.
 """
 
 import os
@@ -14,8 +14,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from vitprune.compute.device import describe_machine
 from vitprune.data import load_packed
-from vitprune.device import describe_machine
 from vitprune.model import ViT, load_model
 
 ROOT = Path(__file__).parents[1]
@@ -55,9 +55,9 @@ def trained(name: str) -> Trained:
             params[section] |= changes
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        for command in ("download", "clean", "train"):
+        for stage in ("download", "clean", "train"):
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
-            subprocess.run([sys.executable, "-m", "vitprune", command], cwd=folder, env=environment, check=True)
+            subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment, check=True)
     saved = load_model(folder / "models" / "baseline")
     train = load_packed(folder / "data" / "clean").train
     images = saved.preprocessing(torch.from_numpy(train.images[:1024].copy()))

@@ -36,13 +36,13 @@ from tuning import CPU, Setting, accuracy, at_once, plural, setting_of, spread, 
 from vitprune.circuit import Ablation
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.sample import training_sample
-from vitprune.device import keep_freed_memory
+from vitprune.compute.device import keep_freed_memory
+from vitprune.compute.stopwatch import time_in_turn
 from vitprune.model import ViT
 from vitprune.pruning.latency import LatencyTable, TimingProtocol
 from vitprune.pruning.measured import Measurements, SpeedMeter, measured_speedup
 from vitprune.pruning.speed import SpeedSearch
 from vitprune.pruning.target import reach_speedup
-from vitprune.stopwatch import time_in_turn
 
 METHODS = ("ours", "torch-pruning", "magnitude", "eap", "random", "scratch")
 CACHE = WORK / "pruning"

@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from vitprune.compute.device import keep_freed_memory
 from vitprune.config import load_params
 from vitprune.data.packed import Split
-from vitprune.device import keep_freed_memory
 from vitprune.model import Preprocessing, ViT, ViTConfig
 from vitprune.training.batches import place
 from vitprune.training.compute import Compute

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import torch
 
+from vitprune.compute.device import keep_freed_memory
 from vitprune.config import Params, load_params
 from vitprune.data import load_packed
 from vitprune.data.packed import PackedData
-from vitprune.device import keep_freed_memory
 from vitprune.model import SavedModel, load_model
 from vitprune.model.predict import predict
 from vitprune.model.score import score

@@ -141,6 +141,8 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
         ("evaluate.timing_rounds", 2, r"evaluate\.timing_rounds must be greater than or equal to 5, got 2"),
         ("train", 3, r"train must be an object, got 3"),
         ("compute.seed", 2**64, r"compute\.seed must be less than 4294967296"),
+        ("compute.device", "gpu", r"compute\.device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'"),
+        ("prune.timing_device", "gpu", r"prune\.timing_device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'"),
         ("compute.threads", 10**12, r"compute\.threads must be less than or equal to 1024"),
     ],
 )

@@ -7,8 +7,8 @@ from tests.imports import imports_of
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "options"},
-    {"storage", "device", "distributed", "stopwatch"},
-    {"launch"},
+    {"storage"},
+    {"compute"},
     {"data"},
     {"model"},
     {"circuit", "pretrained"},
@@ -57,3 +57,8 @@ def test_imports_run_downward_only():
             if other in RANK and other != mine and RANK[other] >= RANK[mine]:
                 upward.append(f"{path.relative_to(ROOT)}:{line} ({mine}) imports {other}")
     assert upward == []
+
+
+def test_benchmarks_use_recipes_and_never_commands():
+    uses = {name for path in (ROOT / "benchmarks").rglob("*.py") for name, _ in imports_of(path)}
+    assert not [name for name in uses if name.startswith("vitprune.commands")]

@@ -18,8 +18,8 @@ from ruamel.yaml.error import YAMLError
 
 from vitprune.circuit.methods import check_acdc_options
 from vitprune.circuit.options import AcdcOptions
+from vitprune.compute.device import ComputeOptions
 from vitprune.data.options import CleanOptions, DataOptions
-from vitprune.device import ComputeOptions
 from vitprune.errors import ConfigError
 from vitprune.evaluation.options import EvaluateOptions
 from vitprune.model.options import ModelOptions
@@ -167,6 +167,8 @@ def _sentence(error: dict[str, Any]) -> str:
             return f"{key} is missing"
         case "extra_forbidden":
             return f"{key} is not a known parameter{_renamed(key)}"
+        case "string_pattern_mismatch" if error["loc"][-1] in ("device", "timing_device"):
+            return f"{key} must be auto, cpu, cuda, cuda:N or mps, got {error['input']!r}"
         case "value_error":
             return str(error["ctx"]["error"])
         case _:

@@ -7,7 +7,7 @@ from vitprune.circuit import ablation as ablation_module
 from vitprune.circuit.faithfulness import FaithfulnessMeter
 from vitprune.circuit.levels import Levels
 from vitprune.circuit.metrics import kl_divergence
-from vitprune.distributed import World
+from vitprune.compute.distributed import World
 from vitprune.errors import CircuitError
 from vitprune.model import Preprocessing
 from vitprune.model import predict as predict_module

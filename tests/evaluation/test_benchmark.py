@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tests.circuit.oracle import random_model
-from vitprune import stopwatch
+from vitprune.compute import stopwatch
 from vitprune.evaluation.benchmark import Entry, benchmark_machine, benchmark_table, load_entries, run_benchmark
 from vitprune.model import Preprocessing, SavedModel, save_model
 

@@ -9,9 +9,9 @@ import time
 import torch
 
 from vitprune.commands.terminal import report_errors, set_up_logging
-from vitprune.distributed import join, leave
+from vitprune.compute.distributed import join, leave
+from vitprune.compute.launch import launch, started_rank
 from vitprune.errors import ConfigError
-from vitprune.launch import launch, started_rank
 
 
 def fail(how: str) -> None:

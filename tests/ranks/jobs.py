@@ -6,13 +6,19 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import yaml
 
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
 from vitprune.circuit import Ablation, discover
-from vitprune.distributed import gathered, join, world
-from vitprune.launch import started_rank
-from vitprune.model import SavedModel
+from vitprune.compute.distributed import gathered, join, world
+from vitprune.compute.launch import started_rank
+from vitprune.config import parse_params
+from vitprune.data.packed import PackedData
+from vitprune.model import SavedModel, ViT
 from vitprune.model.predict import predict
+from vitprune.pruning import measured
+from vitprune.pruning.latency import CostCurve, LatencyTable
+from vitprune.recipes.finetune import Recovery
 from vitprune.training.distillation import Distiller
 from vitprune.training.options import DistillationOptions
 
@@ -83,7 +89,51 @@ def compiled(folder: Path) -> None:
     torch.save(masks[0], folder / f"compiled{world().rank}.pt")
 
 
-JOBS = {"training": training, "discovery": discovery, "prediction": prediction, "compiled": compiled}
+def rounds(folder: Path) -> None:
+    """Fine-tuning in two rounds with pruning between them, and once more as after an interruption."""
+    # Speeds come from the shapes: not every rank may look at a clock, and no clock decides here.
+    measured.measured_speedup = lambda baseline, small, _: _width(baseline) / _width(small)
+    curve = CostCurve(widths=(1, 64), ms=(1.0, 64.0))
+    table = LatencyTable(measured_on={}, rest_ms=1, attention=curve, mlp=curve, short_attention=curve, short_mlp=curve)
+    measured.measure_table = lambda *_: table
+    content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    content["prune"] |= {"target_speedup": 1.5, "group_size": 4, "num_images": 8, "num_reference_images": 8}
+    content["finetune"] |= {"epochs": 2, "rounds": 2, "warmup_epochs": 0}
+    content["train"] |= {"batch_size": 8, "optimizer": "adamw"}
+    params = parse_params(content)
+    splits = {name: random_split(count, seed=count) for name, count in (("train", 16), ("val", 9), ("test", 8))}
+    recovery = Recovery(
+        packed=PackedData(**splits, class_names=CLASSES, mean=(0.5,), std=(0.3,)),
+        train=params.train,
+        finetune=params.finetune,
+        prune=params.prune,
+        compute=params.compute,
+        device=torch.device("cpu"),
+        state=folder / "rounds.pt",
+    )
+    weights = []
+    for _ in range(2):
+        baseline, pruned = (
+            SavedModel(model=tiny_model().eval(), preprocessing=PREPROCESSING, class_names=CLASSES) for _ in range(2)
+        )
+        saved, _, figures = recovery.recover(pruned, baseline)
+        assert figures[0]["measured_speedup"] >= 1.5
+        weights.append(torch.cat([tensor.flatten() for tensor in saved.model.state_dict().values()]))
+    assert torch.equal(*weights)
+    torch.save(weights[0], folder / f"rounds{world().rank}.pt")
+
+
+def _width(model: ViT) -> int:
+    return 1 + 4 * sum(model.config.layer_heads) + sum(model.config.layer_neurons)
+
+
+JOBS = {
+    "training": training,
+    "discovery": discovery,
+    "prediction": prediction,
+    "compiled": compiled,
+    "rounds": rounds,
+}
 
 
 def main(folder: Path, *jobs: str) -> None:

@@ -14,9 +14,9 @@ import torch
 from tests.pipeline.conftest import ROOT, SMALL, Workspace, wait_for
 from tests.run_command import run_stage
 from vitprune.circuit import Circuit
-from vitprune.distributed import World
+from vitprune.compute.distributed import World
+from vitprune.compute.launch import check_processes, ranks_on_this_machine, started_rank
 from vitprune.errors import ConfigError
-from vitprune.launch import check_processes, ranks_on_this_machine, started_rank
 
 CHANGES = SMALL | {
     "train.epochs": 4,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.ranks.jobs import JOBS
-from vitprune.distributed import World
+from vitprune.compute.distributed import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,3 +90,8 @@ def test_a_rank_that_ends_has_left_its_group(three):
 def test_shares_are_every_row_once(count, size):
     rows = [row for rank in range(size) for row in range(count)[World(rank, size).share_of(count)]]
     assert rows == list(range(count))
+
+
+def test_rounds_of_fine_tuning_on_ranks_end_in_the_same_model(three):
+    first, *others = (torch.load(three / f"rounds{rank}.pt") for rank in range(3))
+    assert all(torch.equal(first, other) for other in others)

@@ -118,7 +118,7 @@ def test_a_call_that_ended_early_goes_on_with_the_same_shape(start, tmp_path, mo
 
 
 @pytest.mark.alone
-def test_what_a_round_was_cut_to_is_not_taken_for_another_targets(start, tmp_path):
+def test_a_kept_round_of_other_options_is_pruned_again(start, tmp_path):
     state = tmp_path / "state.pt"
     recovered(start, state)
     folder = next(path for path in recovery(start, state).leftovers() if path.is_dir())
@@ -132,6 +132,7 @@ def test_what_a_round_was_cut_to_is_not_taken_for_another_targets(start, tmp_pat
     assert (folder / "round.json").read_text() != before
 
 
+@pytest.mark.alone
 def test_one_round_is_plain_fine_tuning(start, tmp_path):
     saved, result, figures = recovered(start, tmp_path / "state.pt", params_with(rounds=1))
     assert saved.model.config == start[1].model.config

@@ -12,7 +12,7 @@ from vitprune.model import SavedModel
 from vitprune.pruning import compact, cutting
 from vitprune.pruning.measured import Measurements, SpeedMeter
 from vitprune.pruning.options import PruneOptions
-from vitprune.recipes.prune import prune
+from vitprune.recipes.prune import CircuitModel, prune
 
 CPU = torch.device("cpu")
 OPTIONS = PruneOptions(
@@ -82,10 +82,12 @@ def test_with_the_measurements_of_before_the_same_model_comes_out(searched, reac
     assert all(map(torch.equal, first.model.state_dict().values(), again.model.state_dict().values()))
 
 
+@pytest.mark.alone
 def test_a_kl_is_kept(searched, reached):
     assert 0 <= search(searched, reached[1].measurements, target_kl=1e-6)[0].kl <= 1e-6
 
 
+@pytest.mark.alone
 def test_a_speed_that_no_model_has_names_the_best(searched, reached):
     known = reached[1].measurements  # the costs of the parts: not measured again
     with pytest.raises(
@@ -106,7 +108,8 @@ def test_without_a_target_the_circuit_decides(packed, baseline):
     images = random_images(baseline.model).float()
     ablation = Ablation.mean(baseline.model, images)
     circuit = Circuit(graph=graph, keep_mask=keep_mask, ablation=ablation, kl=0.0, method="by hand")
-    pruned = prune(packed, baseline, circuit, OPTIONS.model_copy(update={"timing_rounds": 5}), CPU)
+    found = CircuitModel(circuit, baseline)
+    pruned = prune(packed, baseline, found, OPTIONS.model_copy(update={"timing_rounds": 5}), 1, CPU)
     expected = compact(baseline.model, circuit)
     assert pruned.saved.model.config == expected.config
     for name, tensor in expected.state_dict().items():

@@ -17,9 +17,9 @@ from tests.training.conftest import (
     train_tiny,
     weights_of,
 )
-from vitprune import distributed
+from vitprune.compute import distributed
+from vitprune.compute.distributed import World
 from vitprune.data.packed import Split
-from vitprune.distributed import World
 from vitprune.errors import DataError, TrainingError
 from vitprune.model import Preprocessing, ViT
 

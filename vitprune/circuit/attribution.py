@@ -22,7 +22,7 @@ from vitprune.circuit.activations import check_finite, run_whole
 from vitprune.circuit.levels import HeadLevel, Levels, MlpLevel, centred
 from vitprune.circuit.metrics import Metric, Reference, metric_named
 from vitprune.circuit.problem import DiscoveryOptions, Problem
-from vitprune.distributed import total, world
+from vitprune.compute.distributed import total, world
 from vitprune.model.vit import NORM_EPS, Record
 
 BATCH_SIZE = {"cpu": 16}

@@ -23,8 +23,8 @@ def acdc(
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
     from vitprune.commands.inputs import load_for, open_params
     from vitprune.commands.terminal import search_progress
+    from vitprune.compute.distributed import world
     from vitprune.data import load_packed
-    from vitprune.distributed import world
     from vitprune.model import save_model
     from vitprune.recipes.acdc import find_circuit
     from vitprune.report.faithfulness import draw_faithfulness, write_faithfulness

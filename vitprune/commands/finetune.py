@@ -32,8 +32,8 @@ def finetune(
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
     from vitprune.commands.inputs import load_for, open_params
     from vitprune.commands.terminal import speed_progress, training_progress
+    from vitprune.compute.distributed import world
     from vitprune.data import load_packed
-    from vitprune.distributed import world
     from vitprune.model import save_model
     from vitprune.pruning.measured import Measurements
     from vitprune.recipes.finetune import MODELS, Recovery

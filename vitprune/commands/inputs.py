@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from vitprune.compute.device import pick_device, set_threads
+from vitprune.compute.distributed import join
+from vitprune.compute.launch import check_processes, launch, ranks_on_this_machine, started_rank
 from vitprune.config import Params, load_params
 from vitprune.data.packed import PackedData
-from vitprune.device import pick_device, set_threads
-from vitprune.distributed import join
 from vitprune.errors import CheckpointError
-from vitprune.launch import check_processes, launch, ranks_on_this_machine, started_rank
 from vitprune.model import SavedModel, load_model
 from vitprune.recipes.train import vit_config
 

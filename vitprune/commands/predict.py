@@ -28,8 +28,8 @@ def predict(
     import pandas as pd
 
     from vitprune.commands.terminal import show_table
+    from vitprune.compute.device import pick_device
     from vitprune.data.cleaning.images import find_images
-    from vitprune.device import pick_device
     from vitprune.evaluation.predictions import predict_files, predictions_table
     from vitprune.model import load_model
     from vitprune.storage import atomic_file, check_targets

@@ -26,31 +26,44 @@ def prune(
     trace: Annotated[Path, typer.Option(help="CSV to write: KL and predicted milliseconds after each move.")],
     latency: LatencyFile,
 ) -> None:
-    """Cut heads, neurons and sublayers out of the weights. The circuit is read only where no target is set."""
+    """Cut heads, neurons and sublayers out of the weights: what the circuit does not need, or down to a target."""
     from vitprune.circuit import Circuit
     from vitprune.commands.inputs import load_for, open_params
     from vitprune.commands.terminal import speed_progress
+    from vitprune.compute.device import pick_device
+    from vitprune.compute.distributed import world
     from vitprune.data import load_packed
-    from vitprune.distributed import world
     from vitprune.model import save_model
     from vitprune.pruning.measured import Measurements
     from vitprune.pruning.speed import write_moves
-    from vitprune.recipes import prune as recipe
+    from vitprune.recipes.prune import CircuitModel
+    from vitprune.recipes.prune import prune as run
     from vitprune.storage import check_targets, write_json
 
     options, device = open_params(params)
+    timing_device = options.prune.timing_device
+    if timing_device is not None:
+        pick_device(timing_device, key="prune.timing_device")
     check_targets(files=[metrics, trace, latency], folders=[out])
     packed = load_packed(data)
-    first = options.prune.of_round(1, options.finetune.rounds)
-    found = None if first.has_target else Circuit.load(circuit, device)
-    saved = load_for(baseline if found is None else circuit / "model", options, packed, device)
+    saved = load_for(baseline, options, packed, device)
+    found = None
+    if not options.prune.has_target:
+        found = CircuitModel(Circuit.load(circuit, device), load_for(circuit / "model", options, packed, device))
     with speed_progress("prune") as on_progress:
-        small = recipe.prune(
-            packed, saved, found, first, device, known=Measurements.read(latency), on_progress=on_progress
+        pruned = run(
+            packed,
+            saved,
+            found,
+            options.prune,
+            options.finetune.rounds,
+            device,
+            known=Measurements.read(latency),
+            on_progress=on_progress,
         )
     if not world().is_main:
         return
-    save_model(out, small.saved)
-    write_moves(trace, small.trace)
-    write_json(metrics, small.metrics)
-    small.measurements.write(latency)
+    save_model(out, pruned.saved)
+    write_moves(trace, pruned.trace)
+    write_json(metrics, pruned.metrics)
+    pruned.measurements.write(latency)

@@ -51,7 +51,7 @@ def set_up_logging() -> None:
 def _speaks() -> bool:
     """Whether this process talks to the user: of several ranks, the first does."""
     # Not imported for this question: torch comes with it, and costs every command two seconds.
-    distributed = sys.modules.get("vitprune.distributed")
+    distributed = sys.modules.get("vitprune.compute.distributed")
     return distributed is None or bool(distributed.world().is_main)
 
 
@@ -82,7 +82,7 @@ def _complain(message: str) -> None:
     sys.stderr.flush()
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         # Imported for ranks alone, because torch comes with it.
-        from vitprune.launch import record_error
+        from vitprune.compute.launch import record_error
 
         record_error(message)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vitprune.distributed import gathered, world
+from vitprune.compute.distributed import gathered, world
 from vitprune.model.checkpoint import Preprocessing
 
 BATCH_SIZE = 256

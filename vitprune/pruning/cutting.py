@@ -14,9 +14,9 @@ from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.sample import training_sample
+from vitprune.compute.device import pick_device
+from vitprune.compute.distributed import from_main
 from vitprune.data.packed import PackedData
-from vitprune.device import pick_device
-from vitprune.distributed import from_main
 from vitprune.model import SavedModel, ViT
 from vitprune.pruning.compact import compact, cut
 from vitprune.pruning.measured import Measurements, SpeedMeter

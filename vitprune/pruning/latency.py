@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from vitprune.device import describe_machine
+from vitprune.compute.device import describe_machine
+from vitprune.compute.stopwatch import time_in_turn
 from vitprune.model.vit import Block, ViT, ViTConfig
-from vitprune.stopwatch import time_in_turn
 
 MAX_WIDTHS = 16
 """At most so many widths of a sublayer are measured; between them the time is interpolated."""

@@ -1,7 +1,7 @@
 """What was measured while a model was pruned, kept so that the same pruning can be done again with the same figures.
 
-A search for a speed hangs on the clock twice: by the latency table, and by the speed of the whole models that it
-proposes. With the measurements of an earlier run on the same machine, it takes the same decisions again.
+A search for a speed depends on measured times twice: on the latency table, and on the speed of the whole models that
+it proposes. With the measurements of an earlier run on the same machine, it takes the same decisions again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitprune.compute.stopwatch import time_in_turn
 from vitprune.errors import VitpruneError
 from vitprune.model.vit import ViT, ViTConfig
 from vitprune.pruning.latency import CostCurve, LatencyTable, TimingProtocol, measure_table, table_key
-from vitprune.stopwatch import time_in_turn
 from vitprune.storage import read_json, write_json
 
 FORMAT = 2
@@ -67,8 +67,8 @@ class Measurements:
 class SpeedMeter:
     """Measures tables and speed-ups for models that start as ``baseline``, or takes them from ``known``.
 
-    The n-th time that the speed of a shape is asked for, the n-th known measurement answers. ``measurements`` are those
-    that were used, in all.
+    The n-th time that the speed of a shape is asked for, the n-th known measurement answers. ``measurements`` are all
+    that are known in the end.
     """
 
     def __init__(
@@ -82,8 +82,12 @@ class SpeedMeter:
 
     @property
     def measurements(self) -> Measurements:
-        """What this meter gave out."""
-        return Measurements(key=self._known.key, table=self._table, speedups=self._used)
+        """All that is known: what was measured now, and what was known before."""
+        shapes = self._known.speedups | self._used
+        speedups = {
+            shape: max(self._used.get(shape, []), self._known.speedups.get(shape, []), key=len) for shape in shapes
+        }
+        return Measurements(key=self._known.key, table=self._table or self._known.table, speedups=speedups)
 
     def table(self) -> LatencyTable:
         """The latency table. Raises MeasurementError if warm-up or rounds are too few."""

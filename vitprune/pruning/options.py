@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, model_validator
 
+from vitprune.compute.device import DeviceName
 from vitprune.options import Options, Positive, Seed
 from vitprune.pruning.latency import TimingProtocol
 
@@ -21,7 +22,7 @@ class PruneOptions(Options):
     num_reference_images: Positive
     batch_size: Positive | None
     seed: Seed
-    timing_device: str | None
+    timing_device: DeviceName | None
     timing_batch_size: Positive
     timing_warmup: Annotated[int, Field(ge=1)]
     timing_rounds: Annotated[int, Field(ge=5)]

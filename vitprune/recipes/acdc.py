@@ -21,8 +21,8 @@ from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.sample import normalised, training_sample
+from vitprune.compute.device import describe_machine
 from vitprune.data.packed import PackedData
-from vitprune.device import describe_machine
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.model.score import score

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
+from vitprune.compute.device import ComputeOptions, set_threads
+from vitprune.compute.distributed import world
 from vitprune.data.packed import PackedData
-from vitprune.device import ComputeOptions, set_threads
-from vitprune.distributed import world
 from vitprune.evaluation.models import CIRCUIT, UPGRADED_BASELINE_PRUNED
 from vitprune.evaluation.options import EvaluateOptions
 from vitprune.evaluation.summary import model_metrics

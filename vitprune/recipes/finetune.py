@@ -10,13 +10,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vitprune.compute.device import ComputeOptions
+from vitprune.compute.distributed import from_main, world
 from vitprune.data.packed import PackedData
-from vitprune.device import ComputeOptions
 from vitprune.errors import VitpruneError
 from vitprune.model import SavedModel, load_model, save_model
 from vitprune.pruning.cutting import prune_to_target
@@ -34,7 +36,7 @@ MODELS = ("baseline", "pruned")
 
 WatchTraining = Callable[[str], AbstractContextManager[TrainingProgress | None]]
 WatchPruning = Callable[[str], AbstractContextManager[Callable[[SpeedProgress], None] | None]]
-"""Both take a description and give the callbacks for as long as that work goes on."""
+"""Context managers: given a description, they yield the progress callbacks."""
 
 
 def _unwatched(_: str) -> AbstractContextManager[None]:
@@ -146,12 +148,10 @@ class Recovery:
         """
         options = self.prune.of_round(number, self.finetune.rounds)
         key = {"from": weights_digest(pruned.model), "prune": options.model_dump()}
-        try:
-            kept = read_json(folder / "round.json")
-            if kept["key"] == key:
-                return load_model(folder / "model", self.device), kept["figures"]
-        except (VitpruneError, KeyError, TypeError):
-            pass
+        # The main rank looks: all ranks must go the same way.
+        if kept := from_main(partial(_kept_round, folder, key)):
+            saved, figures = kept
+            return replace(saved, model=saved.model.to(self.device)), figures
         with self.watch_pruning("prune") as on_progress:
             smaller = prune_to_target(
                 self.packed,
@@ -162,10 +162,20 @@ class Recovery:
                 known=self.known,
                 on_progress=on_progress,
             )
-        with atomic_folder(folder) as partial:
-            save_model(partial / "model", smaller.saved)
-            write_json(partial / "round.json", {"key": key, "figures": smaller.metrics})
+        if world().is_main:
+            with atomic_folder(folder) as new_folder:
+                save_model(new_folder / "model", smaller.saved)
+                write_json(new_folder / "round.json", {"key": key, "figures": smaller.metrics})
         return smaller.saved, smaller.metrics
+
+
+def _kept_round(folder: Path, key: dict[str, Any]) -> tuple[SavedModel, dict[str, Any]] | None:
+    """The pruned model, on the CPU, and the figures that an interrupted round with the same key left."""
+    try:
+        kept = read_json(folder / "round.json")
+        return (load_model(folder / "model"), kept["figures"]) if kept["key"] == key else None
+    except (VitpruneError, KeyError, TypeError):
+        return None
 
 
 def _joined(results: list[TrainingResult]) -> TrainingResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,26 +20,37 @@ from vitprune.pruning.options import PruneOptions
 from vitprune.pruning.speed import SpeedProgress
 
 
+@dataclass(frozen=True)
+class CircuitModel:
+    """A circuit, and the model it was found in: the baseline with sorted neurons."""
+
+    circuit: Circuit
+    saved: SavedModel
+
+
 def prune(
     packed: PackedData,
     baseline: SavedModel,
-    circuit: Circuit | None,
+    found: CircuitModel | None,
     options: PruneOptions,
+    rounds: int,
     device: torch.device,
     *,
     known: Measurements | None = None,
     on_progress: Callable[[SpeedProgress], None] | None = None,
 ) -> CompactModel:
-    """Prune ``baseline``, which is on ``device``: to the options' target, or else to what ``circuit`` needs.
+    """Prune ``baseline`` to the target of ``options``, or without one to what the circuit of ``found`` needs.
 
-    In the latter case ``baseline`` is the model that the circuit was found in. ``known`` are the measurements of an
-    earlier run. Raises PruningError that names the best speed if the target cannot be reached.
+    Both models are on ``device``. Of several ``rounds`` of fine-tuning, this is for the first, which goes a part of the
+    way to a target. ``known`` are the measurements of an earlier run. Raises PruningError that names the best speed if
+    the target cannot be reached.
     """
+    options = options.of_round(1, rounds)
     if options.has_target:
         pruned = prune_to_target(packed, baseline, options, device, known=known, on_progress=on_progress)
     else:
-        assert circuit is not None, "without a target, the circuit decides"
-        pruned = prune_to_circuit(packed, baseline, circuit, options, device, known=known)
+        assert found is not None, "without a target, the circuit decides"
+        pruned = prune_to_circuit(packed, found.saved, found.circuit, options, device, known=known)
     full, dense = (
         predict(saved.model, packed.val.images, saved.preprocessing, device=device)
         for saved in (baseline, pruned.saved)

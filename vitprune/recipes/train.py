@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from vitprune.compute.device import ComputeOptions
 from vitprune.data.packed import PackedData
-from vitprune.device import ComputeOptions
 from vitprune.model import Preprocessing, SavedModel, ViT, ViTConfig
 from vitprune.model.options import ModelOptions
 from vitprune.pretrained import load_pretrained

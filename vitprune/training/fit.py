@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 
+from vitprune.compute.device import ComputeOptions, describe_machine, keep_freed_memory
 from vitprune.data.packed import PackedData, Split
-from vitprune.device import ComputeOptions, describe_machine, keep_freed_memory
 from vitprune.model import SavedModel
 from vitprune.model.predict import predict
 from vitprune.model.score import score

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vitprune.distributed import world
+from vitprune.compute.distributed import world
 from vitprune.errors import TrainingError
 from vitprune.model.vit import ViT
 from vitprune.training.distillation import Distiller, Streams

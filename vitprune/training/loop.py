@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitprune.compute.distributed import largest, world
 from vitprune.data.packed import Split
-from vitprune.distributed import largest, world
 from vitprune.errors import DataError, TrainingError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.predict import predict

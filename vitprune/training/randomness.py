@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import dropout
 from torch.overrides import TorchFunctionMode
 
-from vitprune.distributed import world
+from vitprune.compute.distributed import world
 
 
 class Purpose(IntEnum):

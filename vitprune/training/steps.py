@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from vitprune.distributed import total, world
+from vitprune.compute.distributed import total, world
 from vitprune.errors import TrainingError
 from vitprune.model.checkpoint import Preprocessing
 from vitprune.model.vit import ViT

@@ -24,7 +24,7 @@ from vitprune.circuit.graph import EdgeIndex, Graph
 from vitprune.circuit.levels import Levels
 from vitprune.circuit.masked import check_images
 from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
-from vitprune.distributed import gathered, total, world
+from vitprune.compute.distributed import gathered, total, world
 from vitprune.errors import CircuitError
 from vitprune.model.vit import ViT
 

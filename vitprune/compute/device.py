@@ -19,18 +19,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _THREADS = torch.get_num_threads()
 
 
+DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+
+
 class ComputeOptions(Options):
     """Where and how the arithmetic runs; ``threads: null`` leaves the number, of each process, to PyTorch."""
 
-    device: str
+    device: DeviceName
     processes: Annotated[int, Field(gt=0, le=1024)]
     threads: Annotated[int, Field(gt=0, le=1024)] | None
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     seed: Seed
 
 
-def pick_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device that ``compute.device`` means: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+def pick_device(name: str, local_rank: int | None = None, *, key: str = "compute.device") -> torch.device:
+    """The device that the parameter ``key`` names: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     ``auto`` takes CUDA where there is one, then MPS, then the CPU. A CUDA device always comes with its index. Where
     several processes share the machine, the one with ``local_rank`` N takes cuda:N. Raises ConfigError if the name is
@@ -40,7 +43,7 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
         if name in ("auto", "cuda"):
             name = f"cuda:{local_rank}"
         elif name.startswith("cuda:"):
-            raise ConfigError(f"compute.device is {name!r}, but several processes cannot share it; use auto or cuda")
+            raise ConfigError(f"{key} is {name!r}, but several processes cannot share it; use auto or cuda")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -49,21 +52,21 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
         return torch.device("cpu")
     if name == "mps":
         if not torch.backends.mps.is_available():
-            raise ConfigError("compute.device is 'mps', but PyTorch finds no MPS device here; use auto or cpu")
+            raise ConfigError(f"{key} is 'mps', but PyTorch finds no MPS device here; use auto or cpu")
         return torch.device("mps")
     if match := re.fullmatch(r"cuda(?::(\d+))?", name):
-        return _cuda_device(name, match[1])
-    raise ConfigError(f"compute.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+        return _cuda_device(name, match[1], key)
+    raise ConfigError(f"{key} must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
 
 
-def _cuda_device(name: str, index: str | None) -> torch.device:
+def _cuda_device(name: str, index: str | None, key: str) -> torch.device:
     if not torch.cuda.is_available():
-        raise ConfigError(f"compute.device is {name!r}, but PyTorch finds no CUDA device here; use auto or cpu")
+        raise ConfigError(f"{key} is {name!r}, but PyTorch finds no CUDA device here; use auto or cpu")
     if index is None:
         return torch.device("cuda", torch.cuda.current_device())
     count = torch.cuda.device_count()
     if int(index) >= count:
-        raise ConfigError(f"compute.device is {name!r}, but the CUDA devices here are cuda:0 to cuda:{count - 1}")
+        raise ConfigError(f"{key} is {name!r}, but the CUDA devices here are cuda:0 to cuda:{count - 1}")
     return torch.device("cuda", int(index))
 
 

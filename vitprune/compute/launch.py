@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from vitprune.distributed import World
+from vitprune.compute.distributed import World
 from vitprune.errors import ConfigError
 
 

@@ -10,6 +10,7 @@ import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
@@ -19,6 +20,9 @@ from torch import Tensor
 from vitprune.errors import ConfigError
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)
+"""Ranks wait so long for the main one, which searches for a speed alone; by default it would be half an hour."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def join(ranks: World, device: torch.device) -> None:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.size)
+        dist.init_process_group(backend, timeout=PATIENCE, rank=ranks.rank, world_size=ranks.size)
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError(f"the {ranks.size} processes of this run did not meet at {address} ({error})") from error

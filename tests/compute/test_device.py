@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vitprune.device import _THREADS, pick_device, set_threads
+from vitprune.compute.device import _THREADS, pick_device, set_threads
 from vitprune.errors import ConfigError
 
 

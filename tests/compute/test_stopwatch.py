@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from vitprune import stopwatch
+from vitprune.compute import stopwatch
+from vitprune.compute.stopwatch import Latency, time_in_turn
 from vitprune.errors import MeasurementError
-from vitprune.stopwatch import Latency, time_in_turn
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
 

@@ -1,0 +1,1 @@
+"""Where the arithmetic runs, on how many processes, and the clock."""
