@@ -196,6 +196,11 @@ class _Masked(ImageIndexed):
         return self.circuit.logits(self.model, images, first=first)
 
 
+def kept_of(total: int, kept: int) -> dict[str, int | float]:
+    """Two counts and the share removed, as metrics."""
+    return {"total": total, "kept": kept, "removed_share": round(1 - kept / total, 4) if total else 0.0}
+
+
 def scores_of_trace(graph: Graph, trace: Iterable[Decision]) -> Tensor:
     """The change of the metric for each edge that was tested, ``(receivers, senders)``; NaN for the others.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,7 +42,7 @@ def load_for(folder: Path, params: Params, data: PackedData, device: torch.devic
     Raises CheckpointError if its shape or its classes are others.
     """
     saved = load_model(folder, device)
-    unpruned = replace(saved.model.config, heads_per_layer=None, neurons_per_layer=None, token_biases=False)
+    unpruned = saved.model.config.unpruned
     expected = vit_config(params.model, data)
     for name in expected.__dataclass_fields__:
         found, wanted = getattr(unpruned, name), getattr(expected, name)

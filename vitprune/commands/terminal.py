@@ -30,8 +30,8 @@ console = Console(width=None if sys.stdout.isatty() else 110)
 
 SECONDS_BETWEEN_LINES = 10.0
 """Without a terminal, progress is a line every so often instead of a bar."""
-SECONDS_BETWEEN_STEPS = 60.0
-"""The same of training, which has a line for each epoch as well."""
+SECONDS_BETWEEN_TRAINING_LINES = 60.0
+"""Longer in training, where each epoch has a line too."""
 
 
 def set_up_logging() -> None:
@@ -180,7 +180,7 @@ def training_progress(description: str) -> Iterator[TrainingProgress]:
 
     logger = logging.getLogger(__name__)
     if not (stderr.is_terminal and _speaks()):
-        is_due = _due(SECONDS_BETWEEN_STEPS)
+        is_due = _due(SECONDS_BETWEEN_TRAINING_LINES)
 
         def step(done: int, total: int) -> None:
             if is_due():

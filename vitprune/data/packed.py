@@ -22,7 +22,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
-_AGAIN = "run the clean stage again (dvc repro clean, or vitprune clean)"
+_AGAIN = "run the clean stage again (dvc repro clean)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,4 +26,4 @@ MODELS = (BASELINE, BASELINE_PRUNED, UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
 """All of them, in the order of tables; the others are compared with the first."""
 
 CIRCUIT = "circuit"
-"""The key of the exact circuit, run with masks. It has scores, but no size or speed of its own."""
+"""The key of the masked circuit. It has scores, but no size or speed of its own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,6 @@ def model_metrics(saved: SavedModel, size: int, test_score: Score) -> dict[str, 
 def summarise(saved: SavedModel, folder: Path) -> dict[str, Any]:
     """The figures of ``summary_table`` as plain numbers, for the model in ``folder``."""
     config = saved.model.config
-    whole = replace(config, heads_per_layer=None, neurons_per_layer=None, token_biases=False)
     return {
         "layers": [
             {"heads": heads, "neurons": neurons}
@@ -67,7 +65,7 @@ def summarise(saved: SavedModel, folder: Path) -> dict[str, Any]:
         "classes": len(saved.class_names),
         "parameters": num_parameters(saved.model),
         "multiply_adds": multiply_adds(config),
-        "multiply_adds_before": multiply_adds(whole),
+        "multiply_adds_before": multiply_adds(config.unpruned),
         "bytes": model_bytes(folder),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 from vitprune.errors import ConfigError
@@ -110,6 +110,11 @@ class ViTConfig:
         for name, choices in (("patch_embedding", PatchEmbedding), ("positions", Positions), ("pooling", Pooling)):
             if getattr(self, name) not in get_args(choices):
                 raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+
+    @property
+    def unpruned(self) -> ViTConfig:
+        """The shape before any pruning."""
+        return replace(self, heads_per_layer=None, neurons_per_layer=None, token_biases=False)
 
     @property
     def num_patches(self) -> int:

@@ -17,7 +17,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
-from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.circuit import Circuit, kept_of
 from vitprune.model.vit import Attention, Mlp, ViT, ViTConfig
 
 
@@ -158,8 +158,3 @@ def removed_parts(before: ViTConfig, after: ViTConfig) -> dict[str, dict[str, in
         "neurons": kept_of(sum(before.layer_neurons), sum(after.layer_neurons)),
         "sublayers": kept_of(sum(count > 0 for count in old), sum(count > 0 for count in new)),
     }
-
-
-def kept_of(total: int, kept: int) -> dict[str, int | float]:
-    """Two counts and the share removed, as metrics."""
-    return {"total": total, "kept": kept, "removed_share": round(1 - kept / total, 4) if total else 0.0}

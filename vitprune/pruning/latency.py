@@ -36,17 +36,17 @@ class CostCurve:
         """Milliseconds at a width, which may lie between those that were measured."""
         return float(np.interp(width, self.widths, self.ms)) if width else 0.0
 
-    def saving(self, width: int, step: int) -> float:
-        """Milliseconds that narrowing a sublayer by ``step`` saves in the long run.
+    def saving(self, width: int, narrowing: int) -> float:
+        """Milliseconds that taking ``narrowing`` off a sublayer's width saves in the long run.
 
-        On devices where the time falls in stairs, one step may save nothing. So this is the step's share of the
+        On devices where the time falls in stairs, that much alone may save nothing. So this is its share of the
         steepest way down to a narrower width, of at least half of this one.
         """
         here = self.at(width)
-        if width <= step:
+        if width <= narrowing:
             return here
-        targets = [target for target in self.widths if width / 2 <= target <= width - step] or [width - step]
-        return step * max((here - self.at(target)) / (width - target) for target in targets)
+        targets = [target for target in self.widths if width / 2 <= target <= width - narrowing] or [width - narrowing]
+        return narrowing * max((here - self.at(target)) / (width - target) for target in targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class _Measurement:
     """Sublayers of every width with random weights, timed in turn."""
 
     def __init__(self, config: ViTConfig, group_size: int, protocol: TimingProtocol) -> None:
-        # Compact models have them.
+        # Compact models have token biases.
         self._config = replace(config, token_biases=True)
         self._protocol = protocol
         self._heads = _spread(range(1, max(config.layer_heads) + 1))

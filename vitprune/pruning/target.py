@@ -33,7 +33,7 @@ class Pruned:
 def reach_speedup(search: SpeedSearch, model: ViT, ablation: Ablation, target: float, meter: SpeedMeter) -> Pruned:
     """The compact model of least KL found that is measured to be ``target`` times as fast as the meter's baseline.
 
-    ``search`` is one of ``model`` and ``ablation``. Raises PruningError that names the best speed if there is none.
+    ``search`` was made for ``model`` with ``ablation``. Raises PruningError that names the best speed if there is none.
     """
     best: Pruned | None = None
     fastest = 1.0

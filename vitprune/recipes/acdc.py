@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitprune.circuit import Circuit
+from vitprune.circuit.circuit import Circuit, kept_of
 from vitprune.circuit.discovery import ablation_of, discover_by_params, rankings
 from vitprune.circuit.engine.search import SearchProgress
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
@@ -33,7 +33,7 @@ CURVE_IMAGES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class FoundCircuit:
-    """A circuit, the model that it is one of, its metrics, and faithfulness curves for each ranking.
+    """A circuit, the model it was found in, its metrics, and faithfulness curves for each ranking.
 
     The neurons of ``saved`` are sorted by importance. ``point`` is the circuit's own faithfulness. There are no curves
     if ``acdc.curves`` is false.
@@ -103,18 +103,11 @@ def _counts(circuit: Circuit) -> dict[str, dict[str, int | float]]:
     nodes whose input is ablated, which is the same for every image. A node is kept if it lies on such a path.
     """
     graph, live = circuit.graph, set(circuit.live_nodes)
-    edges, kept = len(graph.edges), len(circuit.kept)
-    counts: dict[str, dict[str, int | float]] = {
-        "edges": {
-            "total": edges,
-            "kept": kept,
-            "on_paths": len(circuit.closed().kept),
-            "removed_share": round(1 - kept / edges, 4),
-        }
-    }
+    edges = kept_of(len(graph.edges), len(circuit.kept)) | {"on_paths": len(circuit.closed().kept)}
+    counts = {"edges": edges}
     for kind, name in (("head", "heads"), ("mlp", "mlp_groups")):
         nodes = [node.name for node in graph.nodes if node.kind == kind]
-        counts[name] = {"total": len(nodes), "kept": sum(node in live for node in nodes)}
+        counts[name] = kept_of(len(nodes), sum(node in live for node in nodes))
     return counts
 
 

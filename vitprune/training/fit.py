@@ -1,4 +1,4 @@
-"""Training as the stages train and finetune share it: what stands around the loop, and what is reported of it."""
+"""Training as the stages train and finetune share it: set-up before the loop, and metrics after it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def fit(
     """Train a model in place.
 
     With ``scope`` cut, only those sublayers of a pruned model are trained that lost something. A ``teacher``
-    on ``device`` is asked if ``options.distillation`` says so.
+    on ``device`` is used if ``options.distillation`` says so.
     """
     if device.type == "cpu":
         keep_freed_memory()

@@ -16,7 +16,7 @@ from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 def scores(problem: Problem, options: DiscoveryOptions) -> Tensor:
     """Attribution of every edge, ``(receivers, senders)``, in units of the metric."""
-    points = [(step + 0.5) / options.ig_steps for step in range(options.ig_steps)]
+    points = [(index + 0.5) / options.ig_steps for index in range(options.ig_steps)]
     return attribute(problem, options, points=points)
 
 

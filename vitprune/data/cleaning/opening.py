@@ -45,7 +45,7 @@ FASHION_MNIST_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-_AGAIN = "run the download stage again (dvc repro download, or vitprune download)"
+_AGAIN = "run the download stage again (dvc repro download)"
 
 
 def open_raw(raw: Path, data: DataOptions) -> Collection:
@@ -71,7 +71,7 @@ def read_source(folder: Path, data: DataOptions) -> RawSource:
         content: Any = read_json(path)
         source = RawSource.model_validate(content)
     except CheckpointError as error:
-        raise DataError(f"{error}; that is the download stage (vitprune download)") from None
+        raise DataError(f"{error}; that is the download stage (dvc repro download)") from None
     except ValidationError:
         raise DataError(f"{path}: not a description of a raw folder; {_AGAIN}") from None
     if source.format_version != FORMAT_VERSION:
