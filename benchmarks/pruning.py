@@ -37,9 +37,9 @@ from vitprune.circuit import Ablation
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.sample import training_sample
 from vitprune.compute.device import keep_freed_memory
-from vitprune.compute.stopwatch import time_in_turn
+from vitprune.compute.stopwatch import TimingProtocol, time_in_turn
 from vitprune.model import ViT
-from vitprune.pruning.latency import LatencyTable, TimingProtocol
+from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.measured import Measurements, SpeedMeter, measured_speedup
 from vitprune.pruning.speed import SpeedSearch
 from vitprune.pruning.target import reach_speedup

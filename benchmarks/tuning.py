@@ -22,9 +22,9 @@ from vitprune.data.packed import PackedData
 from vitprune.model import SavedModel, load_model
 from vitprune.model.predict import predict
 from vitprune.model.score import score
-from vitprune.training import Compute, train
-from vitprune.training.compute import choose_precision
+from vitprune.training.compute import Compute, choose_precision
 from vitprune.training.distillation import Distiller
+from vitprune.training.loop import train
 from vitprune.training.options import DistillationOptions
 
 CPU = torch.device("cpu")

@@ -89,6 +89,7 @@ def test_bad_input_is_one_sentence_and_status_1(workplace, arguments, message):
     assert_one_sentence(run_command(*arguments, folder=workplace), message)
 
 
+@pytest.mark.slow
 def test_models_are_timed_in_every_way_against_the_first(workplace):
     exported = run_command("export", "pruned", "--out", "pruned.onnx", folder=workplace)
     assert exported.returncode == 0, exported.stderr

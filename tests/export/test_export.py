@@ -40,6 +40,8 @@ def test_an_onnx_file_has_the_names_of_the_classes_and_gives_the_same_logits_for
 
 RUN_PROGRAMS = """
 import sys, torch
+
+pytestmark = pytest.mark.slow
 sys.modules["vitprune"] = None
 images = torch.load("images.pt")
 for name in sys.argv[1:]:

@@ -30,6 +30,7 @@ def set_param(project, section, key, value):
     (project / "params.yaml").write_text(yaml.safe_dump(content))
 
 
+@pytest.mark.slow
 def test_a_stage_refuses_an_unknown_parameter_in_a_process_of_its_own(project):
     set_param(project, "acdc", "treshold", 0.1)
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(project)}

@@ -30,6 +30,8 @@ STAGE = """
 import os, time
 from stages import run
 
+pytestmark = pytest.mark.slow
+
 def work():
     print(os.getpid(), flush=True)
     time.sleep(60)

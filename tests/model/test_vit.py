@@ -60,6 +60,7 @@ def test_a_tapped_pass_in_training_draws_the_same_dropout():
     assert torch.equal(model.run(model.embed(images), Record("stream")), plain)
 
 
+@pytest.mark.slow
 def test_a_tapped_pass_compiles_without_a_break():
     model = random_model(1, dtype=torch.float32)
     images = random_images(model)

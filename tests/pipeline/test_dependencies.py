@@ -1,5 +1,7 @@
-"""dvc.yaml names the code that each stage computes with, so that no result is older than its code."""
+"""dvc.yaml names the code that each stage computes with, and the README draws the pipeline that it is."""
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,21 @@ def test_every_dependency_on_code_is_there_and_needed(stage):
         for path in code
         if not any(map(path.__eq__, used)) and not any(module.startswith(f"{path}/") for module in used)
     ] == (["vitprune/report"] if stage == "evaluate" else [])
+
+
+def drawn_edges():
+    """From which stage to which the README draws an arrow."""
+    (drawing,) = re.findall(r"```mermaid\nflowchart LR\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for line in drawing.splitlines():
+        ends = [part.split("&") for part in re.split(r"-\.?->", line)]
+        for senders, readers in itertools.pairwise(ends):
+            yield from ((sender.strip(), reader.strip()) for sender in senders for reader in readers)
+
+
+def test_the_readme_draws_the_pipeline():
+    writer = {}
+    for name, stage in STAGES.items():
+        for output in stage.get("outs", []):
+            writer[next(iter(output))] = name
+    read = {(writer[path], name) for name, stage in STAGES.items() for path in stage["deps"] if path in writer}
+    assert set(drawn_edges()) == read

@@ -56,6 +56,7 @@ def test_weights_from_a_file_give_the_model_that_timm_makes_of_them(original, we
     assert (preprocessing.mean, preprocessing.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
+@pytest.mark.slow
 def test_weights_of_torchvision_are_found_by_their_tag(tmp_path):
     original = torchvision.models.vit_b_32()
     torch.save(original.state_dict(), tmp_path / "vit_b_32.pth")
@@ -175,6 +176,7 @@ def without_network(folder):
     }
 
 
+@pytest.mark.slow
 def test_the_train_stage_starts_from_the_weights_in_a_file(project, original):
     done = run_stage("train", project)
     assert done.returncode == 0, done.stderr
@@ -184,6 +186,7 @@ def test_the_train_stage_starts_from_the_weights_in_a_file(project, original):
     torch.testing.assert_close(saved.model.blocks[5].attention.qkv.weight, original.blocks[5].attn.qkv.weight)
 
 
+@pytest.mark.slow
 def test_without_a_network_the_error_says_what_else_to_do(tmp_path):
     vit_b = {"patch_size": 32, "d_model": 768, "num_layers": 12, "num_heads": 12, "d_mlp": 3072}
     # In a process of its own: the clients of the hubs read the environment when they are imported.

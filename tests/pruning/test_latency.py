@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_model
+from vitprune.compute.stopwatch import TimingProtocol
 from vitprune.errors import MeasurementError
-from vitprune.pruning.latency import CostCurve, LatencyTable, TimingProtocol, measure_table
+from vitprune.pruning.latency import CostCurve, LatencyTable, measure_table
 
 PROTOCOL = TimingProtocol(device=torch.device("cpu"), batch_size=2, warmup=1, rounds=5)
 

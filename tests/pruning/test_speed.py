@@ -107,6 +107,7 @@ def brute_force(searched):
     return choices
 
 
+@pytest.mark.slow
 def test_it_often_finds_the_best_of_all_choices_and_else_comes_near():
     shares = []
     for seed in range(5):

@@ -18,6 +18,8 @@ from vitprune.compute.distributed import World
 from vitprune.compute.launch import check_processes, ranks_on_this_machine, started_rank
 from vitprune.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 CHANGES = SMALL | {
     "train.epochs": 4,
     # Muon makes more of what is rounded differently: after four epochs another image may be right.

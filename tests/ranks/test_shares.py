@@ -12,6 +12,8 @@ import torch
 from tests.ranks.jobs import JOBS
 from vitprune.compute.distributed import World
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_images, random_model
-from tests.training.conftest import PREPROCESSING, random_split, tiny_model
+from tests.recipes.conftest import CPU
+from tests.training.conftest import PREPROCESSING, tiny_model
 from vitprune.circuit import Ablation, Circuit, Graph
-from vitprune.data.packed import PackedData
 from vitprune.errors import MeasurementError, PruningError
 from vitprune.model import SavedModel
 from vitprune.pruning import compact, cutting
@@ -14,7 +14,6 @@ from vitprune.pruning.measured import Measurements, SpeedMeter
 from vitprune.pruning.options import PruneOptions
 from vitprune.recipes.prune import CircuitModel, prune
 
-CPU = torch.device("cpu")
 OPTIONS = PruneOptions(
     target_speedup=None,
     target_kl=None,
@@ -36,13 +35,6 @@ def searched():
     model = random_model(1, dtype=torch.float32, scale=1.0, image_size=16, d_model=64, num_layers=4, d_mlp=256)
     images = random_images(model, count=16)
     return model, images, Ablation.mean(model, images)
-
-
-@pytest.fixture(scope="module")
-def packed():
-    classes = ("a", "b", "c", "d")
-    splits = {"train": random_split(24), "val": random_split(16, 1), "test": random_split(16, 2)}
-    return PackedData(**splits, class_names=classes, mean=(0.5,), std=(0.3,))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ def compile_by(monkeypatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_a_traced_model_learns_the_same(splits, trained, compile_by):
     graphs = []
 
@@ -35,6 +36,7 @@ def test_a_traced_model_learns_the_same(splits, trained, compile_by):
     assert model.state_dict().keys() == trained.model.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_compiled_is_refused_in_one_sentence(splits, compile_by):
     def backend(graph, inputs):
         raise RuntimeError("no compiler\nmore of it")

@@ -34,6 +34,7 @@ def accuracy_of(model: ViT, split: Split) -> float:
 
 
 @pytest.mark.parametrize(("precision", "optimizer"), [("fp32", "adamw"), ("bf16", "adamw"), ("fp32", "muon")])
+@pytest.mark.slow
 def test_a_tiny_vit_learns_16_images_by_heart(precision: str, optimizer: str) -> None:
     split, model = random_split(16), tiny_model(d_model=32, d_mlp=64)
     options = recipe(epochs=30, learning_rate=0.01, optimizer=optimizer)

@@ -21,6 +21,16 @@ MIN_WARMUP = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimingProtocol:
+    """How time is measured: on which device, for batches of which size, how often."""
+
+    device: torch.device
+    batch_size: int
+    warmup: int
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Milliseconds of a piece of work over all rounds, and its speed-up over the first piece with its spread."""
 

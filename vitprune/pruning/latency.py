@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.isotonic import IsotonicRegression
 
 from vitprune.compute.device import describe_machine
-from vitprune.compute.stopwatch import time_in_turn
+from vitprune.compute.stopwatch import TimingProtocol, time_in_turn
 from vitprune.model.vit import Block, ViT, ViTConfig
 
 MAX_WIDTHS = 16
@@ -80,16 +79,6 @@ class LatencyTable:
         return total
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimingProtocol:
-    """How time is measured: on which device, for batches of which size, how often."""
-
-    device: torch.device
-    batch_size: int
-    warmup: int
-    rounds: int
-
-
 class _Measurement:
     """Sublayers of every width with random weights, timed in turn."""
 
@@ -146,6 +135,9 @@ def _spread(widths: range | list[int]) -> tuple[int, ...]:
 
 
 def _curve(widths: tuple[int, ...], ms: np.ndarray) -> CostCurve:
+    # Late: fine-tuning and pruning to a circuit need no table, and importing it takes as long as importing torch.
+    from sklearn.isotonic import IsotonicRegression
+
     smooth = IsotonicRegression().fit_transform(widths, ms) if widths else ms
     return CostCurve(widths=widths, ms=tuple(round(float(value), 5) for value in smooth))
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitprune.compute.stopwatch import time_in_turn
+from vitprune.compute.stopwatch import TimingProtocol, time_in_turn
 from vitprune.errors import VitpruneError
 from vitprune.model.vit import ViT, ViTConfig
-from vitprune.pruning.latency import CostCurve, LatencyTable, TimingProtocol, measure_table, table_key
+from vitprune.pruning.latency import CostCurve, LatencyTable, measure_table, table_key
 from vitprune.storage import read_json, write_json
 
 FORMAT = 2

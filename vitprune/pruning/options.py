@@ -8,8 +8,8 @@ import torch
 from pydantic import Field, model_validator
 
 from vitprune.compute.device import DeviceName
+from vitprune.compute.stopwatch import TimingProtocol
 from vitprune.options import Options, Positive, Seed
-from vitprune.pruning.latency import TimingProtocol
 
 
 class PruneOptions(Options):

@@ -26,8 +26,9 @@ from vitprune.pruning.measured import Measurements
 from vitprune.pruning.options import PruneOptions
 from vitprune.pruning.speed import SpeedProgress
 from vitprune.storage import atomic_folder, read_json, write_json
-from vitprune.training import EpochRecord, TrainingResult
 from vitprune.training.fit import Trained, TrainingProgress, fit, trained
+from vitprune.training.history import EpochRecord
+from vitprune.training.loop import TrainingResult
 from vitprune.training.options import FinetuneOptions, TrainOptions
 from vitprune.training.weights import weights_digest
 

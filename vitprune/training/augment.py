@@ -16,7 +16,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from vitprune.training.options import AugmentOptions
 
@@ -59,13 +58,16 @@ def mix(
     Returns images and targets: probabilities ``(b, num_classes)``, or the ``labels`` ``(b,)`` if both are switched off.
     If both are switched on, each batch gets one of them with equal probability.
     """
+    if not (params.cutmix_alpha or params.mixup_alpha):
+        return images, labels
+    # Late, as below: importing it takes as long as importing torch.
+    from torchvision.transforms import v2
+
     choices: list[v2.CutMix | v2.MixUp] = []
     if params.cutmix_alpha:
         choices.append(v2.CutMix(alpha=params.cutmix_alpha, num_classes=num_classes))
     if params.mixup_alpha:
         choices.append(v2.MixUp(alpha=params.mixup_alpha, num_classes=num_classes))
-    if not choices:
-        return images, labels
     with _seeded(seed):
         chosen = choices[int(torch.randint(len(choices), ()))]
         return chosen(images, labels)
@@ -120,6 +122,8 @@ def _apply_policy(images: Tensor, params: AugmentOptions, seed: int) -> Tensor:
 
     torchvision draws one set of operations per call, so a batch is changed in groups.
     """
+    from torchvision.transforms import v2
+
     if params.policy == "randaugment":
         policy: v2.Transform = v2.RandAugment(magnitude=params.policy_magnitude)
     else:

@@ -144,6 +144,7 @@ def test_progress_counts_up_to_the_number_of_edges():
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
 @pytest.mark.parametrize("granularity", ["edge", "node-edge"])
+@pytest.mark.slow
 def test_neither_bounded_memory_nor_several_candidates_at_once_change_the_circuit(granularity, pooling):
     model = random_model(12, pooling=pooling)
     images = random_images(model, count=5)
@@ -202,6 +203,7 @@ discover(model, images, ablation=Ablation.mean(model, images), tau=1e-3, granula
 """
 
 
+@pytest.mark.slow
 def test_the_order_of_hashes_changes_nothing(tmp_path):
     folders = [tmp_path / "1", tmp_path / "2"]
     searches = [

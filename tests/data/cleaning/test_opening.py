@@ -53,7 +53,7 @@ def test_another_kaggle_data_set_is_refused(raw: Path) -> None:
 
 
 def test_missing_and_broken_raw_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"source\.json: no such file.*vitprune download"):
+    with pytest.raises(DataError, match=r"source\.json: no such file.*dvc repro download"):
         read_source(tmp_path, data_params())
     (tmp_path / "source.json").write_text("{}")
     with pytest.raises(DataError, match="run the download stage again"):

@@ -45,6 +45,7 @@ def run_download(tmp_path: Path, params: Path, **environment: str) -> subprocess
     )
 
 
+@pytest.mark.slow
 def test_without_credentials_a_few_lines_say_how_to_get_some(tmp_path: Path, params_file) -> None:
     done = run_download(tmp_path, params_file(source="kaggle", path=None, kaggle_handle=HANDLE))
     assert done.returncode == 1
@@ -56,6 +57,7 @@ def test_without_credentials_a_few_lines_say_how_to_get_some(tmp_path: Path, par
     assert not (tmp_path / "raw").exists()
 
 
+@pytest.mark.slow
 def test_without_network_the_token_stays_secret(tmp_path: Path, params_file) -> None:
     path = params_file(source="kaggle", path=None, kaggle_handle=HANDLE)
     # With VERBOSE, the client prints the headers that it sends.
