@@ -13,6 +13,8 @@ from vitprune.export import OnnxModel, Packaged, export_onnx, export_program, si
 from vitprune.export.packaged import largest_difference
 from vitprune.model import Preprocessing, SavedModel
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {
     "whole": {},
     "pruned": {"heads_per_layer": (2, 0, 1), "neurons_per_layer": (0, 7, 12), "token_biases": True},
@@ -41,7 +43,6 @@ def test_an_onnx_file_has_the_names_of_the_classes_and_gives_the_same_logits_for
 RUN_PROGRAMS = """
 import sys, torch
 
-pytestmark = pytest.mark.slow
 sys.modules["vitprune"] = None
 images = torch.load("images.pt")
 for name in sys.argv[1:]:

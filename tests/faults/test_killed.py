@@ -12,6 +12,8 @@ import pytest
 
 from vitprune.commands.terminal import report_errors
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 # DVC starts a stage through the user's shell; some shells stay between the two, as one with a trap does.
@@ -29,8 +31,6 @@ child.wait()
 STAGE = """
 import os, time
 from stages import run
-
-pytestmark = pytest.mark.slow
 
 def work():
     print(os.getpid(), flush=True)
