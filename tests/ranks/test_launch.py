@@ -95,21 +95,26 @@ def test_a_pipeline_on_two_processes_finds_the_same_circuit_and_leaves_no_states
 
 
 def test_ranks_that_are_stopped_go_on_with_the_same_weights(folders, tmp_path):
-    for name in ("params.yaml", "data"):
-        source = folders[1] / name
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
-    state = tmp_path / ".vitprune" / "train.pt"
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    for folder in (undisturbed, stopped):
+        shutil.copytree(folders[1] / "data", folder / "data")
+        shutil.copy2(folders[1] / "params.yaml", folder)
+        # Long enough not to end before the second signal arrives.
+        Workspace(folder).set_params({"train.epochs": 30})
+    state = stopped / ".vitprune" / "train.pt"
     earlier: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = started(tmp_path, "stages.train")
+        process = started(stopped, "stages.train")
         wait_for(lambda: state.exists() and state.stat().st_mtime_ns not in earlier)
         process.send_signal(number)
         status, said = finished(process)
         assert status == 128 + number, said
         earlier.append(state.stat().st_mtime_ns)
-    on_two(tmp_path, "train")
-    weights = Path("models") / "baseline" / "model.safetensors"
-    assert (tmp_path / weights).read_bytes() == (folders[1] / weights).read_bytes()
+    weights = []
+    for folder in (undisturbed, stopped):
+        on_two(folder, "train")
+        weights.append((folder / "models" / "baseline" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 def test_an_error_of_all_ranks_is_said_once(folders, tmp_path):
