@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import assert_never
 
 import platformdirs
 
@@ -45,9 +46,11 @@ def _fetch_files(data: DataOptions, folder: Path, on_progress: Callable[[int, in
         case "folder":
             assert path is not None, "DataOptions requires data.path"
             return local.fetch_folder(folder, path, on_progress)
-        case _:
+        case "kaggle" | "archive":
             assert path is not None, "DataOptions requires data.path"
             return local.fetch_archive(folder, path, on_progress)
+        case _:
+            assert_never(data.source)
 
 
 def _existing_path(data: DataOptions) -> Path | None:
