@@ -14,9 +14,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from vitprune.compute.device import describe_machine
-from vitprune.data import load_packed
-from vitprune.model import ViT, load_model
+from vitprune.core.compute.device import describe_machine
+from vitprune.core.model import ViT, load_model
+from vitprune.core.packed import load_packed
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "benchmarks" / ".work"

@@ -26,7 +26,7 @@ from vitprune.circuit import Ablation, Graph, discover
 from vitprune.circuit.levels import Levels, centred
 from vitprune.circuit.masked import read_streams, run_masked
 from vitprune.circuit.metrics import kl_divergence
-from vitprune.model import ViT
+from vitprune.core.model import ViT
 
 RIVAL = ROOT / "benchmarks" / "rivals" / "auto_circuit_acdc.py"
 

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vitprune.circuit import Ablation, Edge, Graph
-from vitprune.model import ViT, ViTConfig
+from vitprune.core.model import ViT, ViTConfig
 
 PIXELS = ("bit", "mark", "noise one", "noise two")
 TOKENS = ("class", "patch 1", "patch 2", "patch 3", "patch 4")

@@ -36,13 +36,13 @@ from tuning import CPU, Setting, accuracy, at_once, plural, setting_of, spread, 
 from vitprune.circuit import Ablation
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.sample import training_sample
-from vitprune.compute.device import keep_freed_memory
-from vitprune.compute.stopwatch import TimingProtocol, time_in_turn
-from vitprune.model import ViT
+from vitprune.core.compute.device import keep_freed_memory
+from vitprune.core.compute.stopwatch import TimingProtocol, time_in_turn
+from vitprune.core.model import ViT
 from vitprune.pruning.latency import LatencyTable
-from vitprune.pruning.measured import Measurements, SpeedMeter, measured_speedup
-from vitprune.pruning.speed import SpeedSearch
-from vitprune.pruning.target import reach_speedup
+from vitprune.pruning.measurements import Measurements, SpeedMeter, measured_speedup
+from vitprune.pruning.reach_speedup import reach_speedup
+from vitprune.pruning.search import SpeedSearch
 
 METHODS = ("ours", "torch-pruning", "magnitude", "eap", "random", "scratch")
 CACHE = WORK / "pruning"

@@ -17,9 +17,9 @@ from discovery_models import ROOT, machine
 from tuning import CPU, at_once, plural, setting_of, spread, tune
 
 from vitprune.circuit.metrics import kl_divergence
-from vitprune.model import load_model
-from vitprune.model.predict import predict
-from vitprune.model.score import score
+from vitprune.core.model import load_model
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
 from vitprune.training.options import DistillationOptions
 
 PLAIN = {"weight": 0.0, "temperature": 2.0, "hard": False, "feature_weight": 0.0}

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitprune.circuit import Ablation, Graph, discover
-from vitprune.model import ViT
+from vitprune.core.model import ViT
 from vitprune.pruning import cut
 from vitprune.pruning.compact import Survivors
 from vitprune.pruning.latency import LatencyTable
-from vitprune.pruning.partial import PartialModel, Unit
+from vitprune.pruning.partial_model import PartialModel, Unit
 
 # Magnitude, random and attribution: an order of units -------------------------------------------------------------
 

@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from vitprune.compute.device import keep_freed_memory
-from vitprune.config import load_params
-from vitprune.data.packed import Split
-from vitprune.model import Preprocessing, ViT, ViTConfig
+from vitprune.core.compute.device import keep_freed_memory
+from vitprune.core.model import Preprocessing, ViT, ViTConfig
+from vitprune.core.packed import Split
+from vitprune.params import load_params
 from vitprune.training.batches import place
 from vitprune.training.compute import Compute
 from vitprune.training.inputs import Inputs

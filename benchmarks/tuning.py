@@ -15,13 +15,12 @@ from typing import TypeVar
 
 import torch
 
-from vitprune.compute.device import keep_freed_memory
-from vitprune.config import Params, load_params
-from vitprune.data import load_packed
-from vitprune.data.packed import PackedData
-from vitprune.model import SavedModel, load_model
-from vitprune.model.predict import predict
-from vitprune.model.score import score
+from vitprune.core.compute.device import keep_freed_memory
+from vitprune.core.model import SavedModel, load_model
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
+from vitprune.core.packed import PackedData, load_packed
+from vitprune.params import Params, load_params
 from vitprune.training.compute import Compute, choose_precision
 from vitprune.training.distillation import Distiller
 from vitprune.training.loop import train

@@ -8,15 +8,15 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "options"},
     {"storage"},
-    {"compute"},
+    {"core.compute", "core.packed"},
+    {"core.model"},
     {"data"},
-    {"model"},
     {"circuit", "pretrained"},
     {"training", "pruning", "export"},
     {"evaluation"},
     {"report"},
     {"recipes"},
-    {"config"},
+    {"params"},
     {"commands"},
     {"cli", "stages"},
     {"__main__"},
@@ -24,16 +24,22 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 
+def layered(parts):
+    """The part of the project that a module's name belongs to, as LAYERS calls it."""
+    if parts[0] == "stages":
+        return "stages"
+    return ".".join(parts[1:3]) if parts[1] == "core" else parts[1]
+
+
 def part_of(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return "stages" if parts[0] == "stages" else parts[1]
+    return layered(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def imported_parts(path):
     for name, line in imports_of(path):
         parts = name.split(".")
         if parts[0] in ("vitprune", "stages") and len(parts) > 1:
-            yield "stages" if parts[0] == "stages" else parts[1], line
+            yield layered(parts), line
 
 
 def modules():
@@ -41,7 +47,7 @@ def modules():
         path
         for folder in ("vitprune", "stages")
         for path in sorted((ROOT / folder).rglob("*.py"))
-        if path != ROOT / "vitprune" / "__init__.py"
+        if path.name != "__init__.py" or path.parent.name not in ("vitprune", "core")
     ]
 
 

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from vitprune.circuit import Ablation, Graph
-from vitprune.model import ViT, ViTConfig
-from vitprune.model.vit import Record
+from vitprune.core.model import ViT, ViTConfig
+from vitprune.core.model.vit import Record
 
 
 def random_model(seed=0, *, dtype=torch.float64, scale=30.0, **changes) -> ViT:

@@ -7,11 +7,11 @@ from vitprune.circuit import ablation as ablation_module
 from vitprune.circuit.faithfulness import FaithfulnessMeter
 from vitprune.circuit.levels import Levels
 from vitprune.circuit.metrics import kl_divergence
-from vitprune.compute.distributed import World
+from vitprune.core.compute.distributed import World
+from vitprune.core.model import Preprocessing
+from vitprune.core.model import predict as predict_module
+from vitprune.core.model.predict import predict
 from vitprune.errors import CircuitError
-from vitprune.model import Preprocessing
-from vitprune.model import predict as predict_module
-from vitprune.model.predict import predict
 
 PREPROCESSING = Preprocessing(mean=(0.4,), std=(0.2,))
 

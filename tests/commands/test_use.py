@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.circuit.oracle import random_model
 from tests.run_command import assert_one_sentence, run_command
+from vitprune.core.model import Preprocessing, SavedModel, load_model, save_model
 from vitprune.data.cleaning.images import decode, to_square
-from vitprune.model import Preprocessing, SavedModel, load_model, save_model
 
 CLASSES = ("ankle boot", "bag", "coat")
 

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from vitprune.core.packed import PackedData, load_packed
 from vitprune.data.cleaning.clean import clean
 from vitprune.data.download.fetch import fetch
 from vitprune.data.options import CleanOptions, DataOptions
-from vitprune.data.packed import PackedData, load_packed
 from vitprune.storage import atomic_folder, write_json
 
 

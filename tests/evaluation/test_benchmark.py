@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from tests.circuit.oracle import random_model
-from vitprune.compute import stopwatch
+from vitprune.core.compute import stopwatch
+from vitprune.core.model import Preprocessing, SavedModel, save_model
 from vitprune.evaluation.benchmark import Entry, benchmark_machine, benchmark_table, load_entries, run_benchmark
-from vitprune.model import Preprocessing, SavedModel, save_model
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
 

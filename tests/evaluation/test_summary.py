@@ -3,6 +3,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.circuit.oracle import random_images, random_model
+from vitprune.core.model import Preprocessing, SavedModel, save_model
+from vitprune.core.model.score import Score
 from vitprune.evaluation.summary import (
     model_bytes,
     model_metrics,
@@ -11,8 +13,6 @@ from vitprune.evaluation.summary import (
     summarise,
     summary_table,
 )
-from vitprune.model import Preprocessing, SavedModel, save_model
-from vitprune.model.score import Score
 
 
 def counted(model, images):

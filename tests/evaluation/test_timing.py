@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from vitprune.data.packed import PackedData, Split
+from vitprune.core.model import Preprocessing, SavedModel
+from vitprune.core.packed import PackedData, Split
 from vitprune.evaluation.options import EvaluateOptions
 from vitprune.evaluation.timing import time_loading, time_models, time_pipeline
-from vitprune.model import Preprocessing, SavedModel
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_model
+from vitprune.core.model import Preprocessing, SavedModel
 from vitprune.errors import ExportError
 from vitprune.export import OnnxModel, Packaged, export_onnx, export_program, simplified
 from vitprune.export.packaged import largest_difference
-from vitprune.model import Preprocessing, SavedModel
 
 pytestmark = pytest.mark.slow
 

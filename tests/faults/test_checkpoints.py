@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.run_command import assert_one_sentence, run_stage
-from vitprune.model import Preprocessing, SavedModel, ViT, ViTConfig, save_model
+from vitprune.core.model import Preprocessing, SavedModel, ViT, ViTConfig, save_model
 
 ROOT = Path(__file__).parents[2]
 

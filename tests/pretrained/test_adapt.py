@@ -6,8 +6,8 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 from tests.pretrained.foreign import noise, small_timm
+from vitprune.core.model import ViT
 from vitprune.errors import ConfigError
-from vitprune.model import ViT
 from vitprune.pretrained import from_timm
 from vitprune.pretrained.adapt import adapt, resample_positions
 

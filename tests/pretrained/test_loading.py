@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from tests.pretrained.foreign import noise, shaken
 from tests.run_command import run_stage
+from vitprune.core.model import ViT, ViTConfig, load_model
+from vitprune.core.packed import SPLITS
 from vitprune.data.cleaning.packing import SplitContent, write_packed
-from vitprune.data.packed import SPLITS
 from vitprune.errors import ConfigError, PretrainedError
-from vitprune.model import ViT, ViTConfig, load_model
 from vitprune.pretrained import load_pretrained
 from vitprune.pretrained.loading import read_weights
 
@@ -192,7 +192,7 @@ def test_without_a_network_the_error_says_what_else_to_do(tmp_path):
     # In a process of its own: the clients of the hubs read the environment when they are imported.
     script = f"""
 from vitprune.errors import PretrainedError
-from vitprune.model import ViTConfig
+from vitprune.core.model import ViTConfig
 from vitprune.pretrained import load_pretrained
 for name, shape in (("{NAME}", {SHAPE}), ("torchvision/vit_b_32", {vit_b})):
     try:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import Ablation, Circuit, Graph, discover
-from vitprune.model import SavedModel, load_model, save_model
-from vitprune.model.checkpoint import Preprocessing
+from vitprune.core.model import SavedModel, load_model, save_model
+from vitprune.core.model.checkpoint import Preprocessing
 from vitprune.pruning import compact, dense_circuit
 
 SHAPES = [{}, {"pooling": "mean", "positions": "sincos", "patch_embedding": "shifted"}]

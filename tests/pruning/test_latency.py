@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_model
-from vitprune.compute.stopwatch import TimingProtocol
+from vitprune.core.compute.stopwatch import TimingProtocol
 from vitprune.errors import MeasurementError
 from vitprune.pruning.latency import CostCurve, LatencyTable, measure_table
 

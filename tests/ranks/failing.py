@@ -9,8 +9,8 @@ import time
 import torch
 
 from vitprune.commands.terminal import report_errors, set_up_logging
-from vitprune.compute.distributed import join, leave
-from vitprune.compute.launch import launch, started_rank
+from vitprune.core.compute.distributed import join, leave
+from vitprune.core.compute.launch import launch, started_rank
 from vitprune.errors import ConfigError
 
 

@@ -10,13 +10,13 @@ import yaml
 
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
 from vitprune.circuit import Ablation, discover
-from vitprune.compute.distributed import gathered, join, world
-from vitprune.compute.launch import started_rank
-from vitprune.config import parse_params
-from vitprune.data.packed import PackedData
-from vitprune.model import SavedModel, ViT
-from vitprune.model.predict import predict
-from vitprune.pruning import measured
+from vitprune.core.compute.distributed import gathered, join, world
+from vitprune.core.compute.launch import started_rank
+from vitprune.core.model import SavedModel, ViT
+from vitprune.core.model.predict import predict
+from vitprune.core.packed import PackedData
+from vitprune.params import parse_params
+from vitprune.pruning import measurements
 from vitprune.pruning.latency import CostCurve, LatencyTable
 from vitprune.recipes.finetune import Recovery
 from vitprune.training.distillation import Distiller
@@ -92,10 +92,10 @@ def compiled(folder: Path) -> None:
 def rounds(folder: Path) -> None:
     """Fine-tuning in two rounds with pruning between them, and once more as after an interruption."""
     # Speeds come from the shapes: not every rank may look at a clock, and no clock decides here.
-    measured.measured_speedup = lambda baseline, small, _: _width(baseline) / _width(small)
+    measurements.measured_speedup = lambda baseline, small, _: _width(baseline) / _width(small)
     curve = CostCurve(widths=(1, 64), ms=(1.0, 64.0))
     table = LatencyTable(measured_on={}, rest_ms=1, attention=curve, mlp=curve, short_attention=curve, short_mlp=curve)
-    measured.measure_table = lambda *_: table
+    measurements.measure_table = lambda *_: table
     content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     content["prune"] |= {"target_speedup": 1.5, "group_size": 4, "num_images": 8, "num_reference_images": 8}
     content["finetune"] |= {"epochs": 2, "rounds": 2, "warmup_epochs": 0}

@@ -14,8 +14,8 @@ import torch
 from tests.pipeline.conftest import ROOT, SMALL, Workspace, wait_for
 from tests.run_command import run_stage
 from vitprune.circuit import Circuit
-from vitprune.compute.distributed import World
-from vitprune.compute.launch import check_processes, ranks_on_this_machine, started_rank
+from vitprune.core.compute.distributed import World
+from vitprune.core.compute.launch import check_processes, ranks_on_this_machine, started_rank
 from vitprune.errors import ConfigError
 
 pytestmark = pytest.mark.slow

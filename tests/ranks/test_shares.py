@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.ranks.jobs import JOBS
-from vitprune.compute.distributed import World
+from vitprune.core.compute.distributed import World
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from tests.training.conftest import NO_AUGMENTATION, PREPROCESSING, random_split, tiny_model
-from vitprune.config import parse_params
-from vitprune.data.packed import PackedData
-from vitprune.model import SavedModel
+from vitprune.core.model import SavedModel
+from vitprune.core.packed import PackedData
+from vitprune.params import parse_params
 
 CPU = torch.device("cpu")
 CLASSES = ("a", "b", "c", "d")

@@ -8,10 +8,10 @@ import torch
 import yaml
 
 from tests.training.conftest import NO_AUGMENTATION, PREPROCESSING, random_split, tiny_model
-from vitprune.config import parse_params
-from vitprune.data.packed import PackedData
+from vitprune.core.model import SavedModel
+from vitprune.core.packed import PackedData
 from vitprune.errors import ConfigError
-from vitprune.model import SavedModel
+from vitprune.params import parse_params
 from vitprune.pruning.cutting import prune_to_target
 from vitprune.recipes import finetune
 from vitprune.recipes.finetune import Recovery

@@ -7,10 +7,10 @@ from tests.circuit.oracle import random_images, random_model
 from tests.recipes.conftest import CPU
 from tests.training.conftest import PREPROCESSING, tiny_model
 from vitprune.circuit import Ablation, Circuit, Graph
+from vitprune.core.model import SavedModel
 from vitprune.errors import MeasurementError, PruningError
-from vitprune.model import SavedModel
 from vitprune.pruning import compact, cutting
-from vitprune.pruning.measured import Measurements, SpeedMeter
+from vitprune.pruning.measurements import Measurements, SpeedMeter
 from vitprune.pruning.options import PruneOptions
 from vitprune.recipes.prune import CircuitModel, prune
 

@@ -1,8 +1,8 @@
 import torch
 
 from tests.recipes.conftest import CPU, OPTIONS
-from vitprune.model.predict import predict
-from vitprune.model.score import score
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
 from vitprune.recipes.train import train_baseline
 from vitprune.training.fit import TrainingProgress
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitprune.data.packed import Split
-from vitprune.model import Preprocessing, ViT, ViTConfig
+from vitprune.core.model import Preprocessing, ViT, ViTConfig
+from vitprune.core.packed import Split
 from vitprune.training.compute import Compute
 from vitprune.training.history import EpochRecord
 from vitprune.training.loop import TrainingResult, train

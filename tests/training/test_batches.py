@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training.conftest import random_split, tiny_config
-from vitprune.data.packed import Split
+from vitprune.core.packed import Split
 from vitprune.errors import DataError
 from vitprune.training import batches
 from vitprune.training.batches import check_split, epoch_batches, place

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from tests.training.conftest import PREPROCESSING, recipe, tiny_model, train_tiny
+from vitprune.core.model import Preprocessing, SavedModel
 from vitprune.errors import TrainingError
-from vitprune.model import Preprocessing, SavedModel
 from vitprune.training.distillation import Distiller, check_teacher, run_with_streams
 from vitprune.training.options import DistillationOptions
 

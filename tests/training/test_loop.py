@@ -17,11 +17,11 @@ from tests.training.conftest import (
     train_tiny,
     weights_of,
 )
-from vitprune.compute import distributed
-from vitprune.compute.distributed import World
-from vitprune.data.packed import Split
+from vitprune.core.compute import distributed
+from vitprune.core.compute.distributed import World
+from vitprune.core.model import Preprocessing, ViT
+from vitprune.core.packed import Split
 from vitprune.errors import DataError, TrainingError
-from vitprune.model import Preprocessing, ViT
 
 Splits = tuple[Split, Split]
 

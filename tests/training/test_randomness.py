@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.training.conftest import tiny_model
-from vitprune.compute import distributed
-from vitprune.compute.distributed import World
+from vitprune.core.compute import distributed
+from vitprune.core.compute.distributed import World
 from vitprune.training.randomness import Purpose, WholeBatchRandomness, dropout_seed, seed_for, seeded_global_rng
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
-from vitprune.model import SavedModel
+from vitprune.core.model import SavedModel
 from vitprune.training.distillation import Distiller
 from vitprune.training.options import DistillationOptions
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.activations import Activations, run_whole
+from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
 
 BATCH_SIZE = 256
 """Images that go through the model at once when means are computed; the result does not depend on it."""

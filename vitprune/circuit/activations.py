@@ -13,9 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from vitprune.core.model.predict import evaluation_mode
+from vitprune.core.model.vit import Record, ViT
 from vitprune.errors import CircuitError
-from vitprune.model.predict import evaluation_mode
-from vitprune.model.vit import Record, ViT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from vitprune.circuit.activations import check_finite, run_whole
 from vitprune.circuit.levels import HeadLevel, Levels, MlpLevel, centred
 from vitprune.circuit.metrics import Metric, Reference, metric_named
 from vitprune.circuit.problem import DiscoveryOptions, Problem
-from vitprune.compute.distributed import total, world
-from vitprune.model.vit import NORM_EPS, Record
+from vitprune.core.compute.distributed import total, world
+from vitprune.core.model.vit import NORM_EPS, Record
 
 BATCH_SIZE = {"cpu": 16}
 OTHER_BATCH_SIZE = 64

@@ -19,9 +19,9 @@ from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Edge, Graph
 from vitprune.circuit.masked import run_masked
 from vitprune.circuit.metrics import MetricName, kl_divergence
+from vitprune.core.model.predict import ImageIndexed
+from vitprune.core.model.vit import ViT
 from vitprune.errors import CheckpointError, CircuitError
-from vitprune.model.predict import ImageIndexed
-from vitprune.model.vit import ViT
 from vitprune.storage import atomic_folder, read_json, write_json
 
 FORMAT = 2

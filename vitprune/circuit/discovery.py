@@ -17,8 +17,8 @@ from vitprune.circuit.methods import METHODS, Ranking, Watch, discovery_options,
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import ranking_of
+from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
 
 
 def discover(

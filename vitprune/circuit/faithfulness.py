@@ -16,7 +16,7 @@ from torch import Tensor
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.ranking import top_edges
-from vitprune.model.vit import ViT
+from vitprune.core.model.vit import ViT
 
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
 """Shares of the edges at which a curve is measured."""

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitprune.core.model.config import Pooling
+from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
-from vitprune.model.config import Pooling
-from vitprune.model.vit import ViT
 
 Edge = tuple[str, str]
 """A sender and a receiver, by name."""

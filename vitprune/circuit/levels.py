@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from vitprune.circuit.activations import Activations
 from vitprune.circuit.graph import Graph
-from vitprune.model.vit import NORM_EPS, ViT
+from vitprune.core.model.vit import NORM_EPS, ViT
 
 
 def centred(x: Tensor) -> Tensor:

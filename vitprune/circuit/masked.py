@@ -12,8 +12,8 @@ from torch import Tensor
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.levels import Levels, centred
+from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
 
 
 def read_streams(

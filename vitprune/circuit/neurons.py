@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.masked import check_images
-from vitprune.model.predict import evaluation_mode
-from vitprune.model.vit import Record, ViT
+from vitprune.core.model.predict import evaluation_mode
+from vitprune.core.model.vit import Record, ViT
 
 LABEL_DRAWS = 4
 """Labels drawn for each image; more sharpen the estimate and cost a backward pass each."""

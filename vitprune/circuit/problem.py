@@ -12,8 +12,8 @@ from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.masked import check_images
 from vitprune.circuit.metrics import MetricName, metric_named
+from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
 
 Granularity = Literal["edge", "node", "node-edge"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitprune.data.packed import PackedData, Split
-from vitprune.model.checkpoint import Preprocessing
+from vitprune.core.model.checkpoint import Preprocessing
+from vitprune.core.packed import PackedData, Split
 
 
 def training_sample(

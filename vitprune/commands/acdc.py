@@ -23,9 +23,9 @@ def acdc(
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
     from vitprune.commands.inputs import load_for, open_params
     from vitprune.commands.terminal import search_progress
-    from vitprune.compute.distributed import world
-    from vitprune.data import load_packed
-    from vitprune.model import save_model
+    from vitprune.core.compute.distributed import world
+    from vitprune.core.model import save_model
+    from vitprune.core.packed import load_packed
     from vitprune.recipes.acdc import find_circuit
     from vitprune.report.faithfulness import draw_faithfulness, write_faithfulness
     from vitprune.storage import atomic_folder, check_targets, write_json

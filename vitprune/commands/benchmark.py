@@ -28,7 +28,7 @@ def benchmark(
 ) -> None:
     """Time models in turn, round by round, so that a disturbance hits all of them."""
     from vitprune.commands.terminal import show_table
-    from vitprune.compute.device import pick_device, set_threads
+    from vitprune.core.compute.device import pick_device, set_threads
     from vitprune.evaluation.benchmark import benchmark_machine, benchmark_table, load_entries, run_benchmark
     from vitprune.storage import check_targets, write_json
 

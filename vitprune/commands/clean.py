@@ -13,8 +13,8 @@ def clean(
 ) -> None:
     """Decode, audit, resize and split the images; write packed arrays and a manifest of every file."""
     from vitprune.commands.terminal import progress
-    from vitprune.config import load_params
     from vitprune.data.cleaning.clean import clean as clean_raw
+    from vitprune.params import load_params
     from vitprune.storage import check_targets, write_json
 
     options = load_params(params)

@@ -6,8 +6,8 @@ from vitprune.commands.options import OutFolder, ParamsFile
 def download(params: ParamsFile, out: OutFolder) -> None:
     """Fetch the images that params.yaml names under data, and write down what came."""
     from vitprune.commands.terminal import progress
-    from vitprune.config import load_params
     from vitprune.data.download.fetch import fetch
+    from vitprune.params import load_params
     from vitprune.storage import atomic_folder, check_targets
 
     data = load_params(params).data

@@ -34,11 +34,11 @@ def evaluate(
     """Score four models and the masked circuit on the test images, and time the models side by side."""
     from vitprune.circuit import Circuit
     from vitprune.commands.inputs import load_for, open_params
-    from vitprune.data import load_packed
+    from vitprune.core.model import load_model
+    from vitprune.core.packed import load_packed
     from vitprune.evaluation.models import MODELS
     from vitprune.evaluation.summary import model_bytes
     from vitprune.evaluation.table import model_table
-    from vitprune.model import load_model
     from vitprune.recipes.evaluate import evaluate as measure
     from vitprune.report.confusion import confusion_matrix, draw_confusion, most_confused, write_confusion
     from vitprune.report.markdown import to_markdown

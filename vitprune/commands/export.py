@@ -30,8 +30,8 @@ def export(
     """
     import logging
 
+    from vitprune.core.model import load_model
     from vitprune.export import export_onnx, export_program
-    from vitprune.model import load_model
     from vitprune.storage import check_targets
 
     check_targets(files=[out])

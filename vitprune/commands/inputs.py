@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from vitprune.compute.device import pick_device, set_threads
-from vitprune.compute.distributed import join
-from vitprune.compute.launch import check_processes, launch, ranks_on_this_machine, started_rank
-from vitprune.config import Params, load_params
-from vitprune.data.packed import PackedData
+from vitprune.core.compute.device import pick_device, set_threads
+from vitprune.core.compute.distributed import join
+from vitprune.core.compute.launch import check_processes, launch, ranks_on_this_machine, started_rank
+from vitprune.core.model import SavedModel, load_model
+from vitprune.core.packed import PackedData
 from vitprune.errors import CheckpointError
-from vitprune.model import SavedModel, load_model
+from vitprune.params import Params, load_params
 from vitprune.recipes.train import vit_config
 
 

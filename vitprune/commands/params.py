@@ -14,8 +14,8 @@ def params(
     """Put the values of a profile into the params file; all other values and all comments stay."""
     import logging
 
-    from vitprune.config import apply_profile
     from vitprune.errors import ConfigError
+    from vitprune.params import apply_profile
     from vitprune.storage import write_text
 
     path = Path(profile) if profile.endswith((".yaml", ".yml")) else profiles / f"{profile}.yaml"

@@ -30,12 +30,12 @@ def prune(
     from vitprune.circuit import Circuit
     from vitprune.commands.inputs import load_for, open_params
     from vitprune.commands.terminal import speed_progress
-    from vitprune.compute.device import pick_device
-    from vitprune.compute.distributed import world
-    from vitprune.data import load_packed
-    from vitprune.model import save_model
-    from vitprune.pruning.measured import Measurements
-    from vitprune.pruning.speed import write_moves
+    from vitprune.core.compute.device import pick_device
+    from vitprune.core.compute.distributed import world
+    from vitprune.core.model import save_model
+    from vitprune.core.packed import load_packed
+    from vitprune.pruning.measurements import Measurements
+    from vitprune.pruning.search import write_moves
     from vitprune.recipes.prune import CircuitModel
     from vitprune.recipes.prune import prune as run
     from vitprune.storage import check_targets, write_json

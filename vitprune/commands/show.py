@@ -14,8 +14,8 @@ def show(
     import json
 
     from vitprune.commands.terminal import console, show_table
+    from vitprune.core.model import load_model
     from vitprune.evaluation.summary import summarise, summary_table
-    from vitprune.model import load_model
 
     summary = summarise(load_model(model), model)
     if as_json:

@@ -20,7 +20,7 @@ from vitprune.errors import VitpruneError
 if TYPE_CHECKING:
     from vitprune.circuit.engine.search import SearchProgress
     from vitprune.evaluation.table import Table
-    from vitprune.pruning.speed import SpeedProgress
+    from vitprune.pruning.search import SpeedProgress
     from vitprune.training.fit import TrainingProgress
     from vitprune.training.history import EpochRecord
 
@@ -51,7 +51,7 @@ def set_up_logging() -> None:
 def _speaks() -> bool:
     """Whether this process talks to the user: of several ranks, the first does."""
     # Not imported for this question: torch comes with it, and costs every command two seconds.
-    distributed = sys.modules.get("vitprune.compute.distributed")
+    distributed = sys.modules.get("vitprune.core.compute.distributed")
     return distributed is None or bool(distributed.world().is_main)
 
 
@@ -82,7 +82,7 @@ def _complain(message: str) -> None:
     sys.stderr.flush()
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         # Imported for ranks alone, because torch comes with it.
-        from vitprune.compute.launch import record_error
+        from vitprune.core.compute.launch import record_error
 
         record_error(message)
 

@@ -24,9 +24,9 @@ def train(
     """Train the baseline; keep the weights that are best on the validation images."""
     from vitprune.commands.inputs import open_params
     from vitprune.commands.terminal import training_progress
-    from vitprune.compute.distributed import world
-    from vitprune.data import load_packed
-    from vitprune.model import load_model, save_model
+    from vitprune.core.compute.distributed import world
+    from vitprune.core.model import load_model, save_model
+    from vitprune.core.packed import load_packed
     from vitprune.recipes.train import train_baseline
     from vitprune.report.augmented import draw_augmented
     from vitprune.report.gradient_flow import draw_gradient_flow

@@ -8,6 +8,9 @@ from pydantic import model_validator
 
 from vitprune.options import Fraction, Options, Positive, Seed, Share
 
+Resize = Literal["crop", "stretch"]
+"""How an image becomes square: its middle square, or all of it."""
+
 
 class DataOptions(Options):
     """Where the images come from and the form they take."""
@@ -30,7 +33,7 @@ class DataOptions(Options):
 class CleanOptions(Options):
     """How images are audited, resized and split."""
 
-    resize: Literal["crop", "stretch"]
+    resize: Resize
     val_fraction: Share
     test_fraction: Share
     seed: Seed

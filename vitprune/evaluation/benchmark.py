@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vitprune.compute.device import describe_machine
-from vitprune.compute.stopwatch import Latency
+from vitprune.core.compute.device import describe_machine
+from vitprune.core.compute.stopwatch import Latency
+from vitprune.core.model.checkpoint import SavedModel, load_model
 from vitprune.errors import MeasurementError
 from vitprune.evaluation.table import Table
 from vitprune.evaluation.timing import time_models
 from vitprune.export import OnnxModel, Packaged, export_onnx, simplified
-from vitprune.model.checkpoint import SavedModel, load_model
 
 Times = dict[str, dict[int, Latency]]
 """For each entry its latency at every batch size."""

@@ -11,10 +11,11 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
+from vitprune.core.model.checkpoint import SavedModel
+from vitprune.core.model.predict import BATCH_SIZE, predict
 from vitprune.data.cleaning.images import read_image
+from vitprune.data.options import Resize
 from vitprune.evaluation.table import Table
-from vitprune.model.checkpoint import SavedModel
-from vitprune.model.predict import BATCH_SIZE, predict
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def predict_files(
     paths: Sequence[Path],
     *,
     top: int,
-    resize: Literal["crop", "stretch"],
+    resize: Resize,
     device: torch.device,
 ) -> list[Prediction]:
     """The ``top`` classes of every image file, most probable first. Files are read batch by batch.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vitprune.core.model.checkpoint import CONFIG, WEIGHTS, SavedModel
+from vitprune.core.model.score import Score
+from vitprune.core.model.vit import ViT, ViTConfig
 from vitprune.evaluation.table import Table
-from vitprune.model.checkpoint import CONFIG, WEIGHTS, SavedModel
-from vitprune.model.score import Score
-from vitprune.model.vit import ViT, ViTConfig
 
 
 def multiply_adds(config: ViTConfig) -> int:

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitprune.compute.device import describe_machine
-from vitprune.compute.stopwatch import Latency, seconds_of, time_in_turn
-from vitprune.data.packed import PackedData
+from vitprune.core.compute.device import describe_machine
+from vitprune.core.compute.stopwatch import Latency, seconds_of, time_in_turn
+from vitprune.core.model.checkpoint import SavedModel
+from vitprune.core.model.predict import evaluation_mode
+from vitprune.core.packed import PackedData
 from vitprune.evaluation.options import EvaluateOptions
-from vitprune.model.checkpoint import SavedModel
-from vitprune.model.predict import evaluation_mode
 
 
 def time_models(

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitprune.core.model.checkpoint import SavedModel
 from vitprune.errors import ExportError
 from vitprune.export.packaged import Packaged, example_images, largest_difference
 from vitprune.export.simplify import simplified
-from vitprune.model.checkpoint import SavedModel
 from vitprune.storage import atomic_file
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vitprune.core.model.checkpoint import SavedModel
+from vitprune.core.model.vit import ViTConfig
 from vitprune.errors import ExportError
 from vitprune.export.simplify import simplified
-from vitprune.model.checkpoint import SavedModel
-from vitprune.model.vit import ViTConfig
 from vitprune.storage import atomic_file
 
 TOLERANCE = 1e-4

@@ -14,8 +14,8 @@ import torch
 from einops import einsum, repeat
 from torch import Tensor, nn
 
-from vitprune.model.checkpoint import Preprocessing, SavedModel
-from vitprune.model.embedding import ConvPatches, LinearPatches, ShiftedPatches
+from vitprune.core.model.checkpoint import Preprocessing, SavedModel
+from vitprune.core.model.embedding import ConvPatches, LinearPatches, ShiftedPatches
 
 
 @torch.no_grad()

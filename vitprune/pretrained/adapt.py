@@ -15,8 +15,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitprune.core.model.vit import ViT, ViTConfig
 from vitprune.errors import ConfigError
-from vitprune.model.vit import ViT, ViTConfig
 
 ADAPTABLE = ("image_size", "in_channels", "num_classes", "patch_embedding", "dropout", "drop_path")
 """Fields of a config that may change while the layers keep their weights."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitprune.core.model.vit import NORM_EPS, ViT, ViTConfig
 from vitprune.errors import PretrainedError
-from vitprune.model.vit import NORM_EPS, ViT, ViTConfig
 
 TOLERANCE = 1e-3
 """Largest allowed error of a converted model's logits, relative to the largest logit.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitprune.core.model.vit import ViT, ViTConfig
 from vitprune.errors import PretrainedError
-from vitprune.model.vit import ViT, ViTConfig
 from vitprune.pretrained.conversion import (
     NUM_CLASSES,
     ForeignModel,

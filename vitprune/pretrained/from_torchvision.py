@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from vitprune.core.model.vit import ViT, ViTConfig
 from vitprune.errors import PretrainedError
-from vitprune.model.vit import ViT, ViTConfig
 from vitprune.pretrained.conversion import (
     NUM_CLASSES,
     ForeignModel,

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vitprune.core.model.checkpoint import Preprocessing
+from vitprune.core.model.vit import ViT, ViTConfig
 from vitprune.errors import ConfigError, PretrainedError
-from vitprune.model.checkpoint import Preprocessing
-from vitprune.model.vit import ViT, ViTConfig
 from vitprune.pretrained.adapt import adapt, check_adaptable
 from vitprune.pretrained.conversion import ForeignModel
 from vitprune.pretrained.from_timm import find_in_timm

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import Circuit, kept_of
-from vitprune.model.vit import Attention, Mlp, ViT, ViTConfig
+from vitprune.core.model.vit import Attention, Mlp, ViT, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,15 @@ from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.sample import training_sample
-from vitprune.compute.device import pick_device
-from vitprune.compute.distributed import from_main
-from vitprune.data.packed import PackedData
-from vitprune.model import SavedModel, ViT
+from vitprune.core.compute.device import pick_device
+from vitprune.core.compute.distributed import from_main
+from vitprune.core.model import SavedModel, ViT
+from vitprune.core.packed import PackedData
 from vitprune.pruning.compact import compact, cut
-from vitprune.pruning.measured import Measurements, SpeedMeter
+from vitprune.pruning.measurements import Measurements, SpeedMeter
 from vitprune.pruning.options import PruneOptions
-from vitprune.pruning.speed import Move, SpeedProgress, SpeedSearch
-from vitprune.pruning.target import Pruned, reach_speedup
+from vitprune.pruning.reach_speedup import Pruned, reach_speedup
+from vitprune.pruning.search import Move, SpeedProgress, SpeedSearch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitprune.compute.device import describe_machine
-from vitprune.compute.stopwatch import TimingProtocol, time_in_turn
-from vitprune.model.vit import Block, ViT, ViTConfig
+from vitprune.core.compute.device import describe_machine
+from vitprune.core.compute.stopwatch import TimingProtocol, time_in_turn
+from vitprune.core.model.vit import Block, ViT, ViTConfig
 
 MAX_WIDTHS = 16
 """At most so many widths of a sublayer are measured; between them the time is interpolated."""

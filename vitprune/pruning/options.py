@@ -7,8 +7,8 @@ from typing import Annotated
 import torch
 from pydantic import Field, model_validator
 
-from vitprune.compute.device import DeviceName
-from vitprune.compute.stopwatch import TimingProtocol
+from vitprune.core.compute.device import DeviceName
+from vitprune.core.compute.stopwatch import TimingProtocol
 from vitprune.options import Options, Positive, Seed
 
 

@@ -21,11 +21,11 @@ from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.sample import normalised, training_sample
-from vitprune.compute.device import describe_machine
-from vitprune.data.packed import PackedData
-from vitprune.model import SavedModel
-from vitprune.model.predict import predict
-from vitprune.model.score import score
+from vitprune.core.compute.device import describe_machine
+from vitprune.core.model import SavedModel
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
+from vitprune.core.packed import PackedData
 
 CURVE_IMAGES = 256
 """Validation images on which circuits of many sizes are measured."""

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
-from vitprune.compute.device import ComputeOptions, set_threads
-from vitprune.compute.distributed import world
-from vitprune.data.packed import PackedData
+from vitprune.core.compute.device import ComputeOptions, set_threads
+from vitprune.core.compute.distributed import world
+from vitprune.core.model import SavedModel
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
+from vitprune.core.packed import PackedData
 from vitprune.evaluation.models import CIRCUIT, UPGRADED_BASELINE_PRUNED
 from vitprune.evaluation.options import EvaluateOptions
 from vitprune.evaluation.summary import model_metrics
 from vitprune.evaluation.timing import time_pipeline
-from vitprune.model import SavedModel
-from vitprune.model.predict import predict
-from vitprune.model.score import score
 
 
 @dataclass(frozen=True, kw_only=True)

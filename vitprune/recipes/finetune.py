@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from vitprune.compute.device import ComputeOptions
-from vitprune.compute.distributed import from_main, world
-from vitprune.data.packed import PackedData
+from vitprune.core.compute.device import ComputeOptions
+from vitprune.core.compute.distributed import from_main, world
+from vitprune.core.model import SavedModel, load_model, save_model
+from vitprune.core.packed import PackedData
 from vitprune.errors import VitpruneError
-from vitprune.model import SavedModel, load_model, save_model
 from vitprune.pruning.cutting import prune_to_target
-from vitprune.pruning.measured import Measurements
+from vitprune.pruning.measurements import Measurements
 from vitprune.pruning.options import PruneOptions
-from vitprune.pruning.speed import SpeedProgress
+from vitprune.pruning.search import SpeedProgress
 from vitprune.storage import atomic_folder, read_json, write_json
 from vitprune.training.fit import Trained, TrainingProgress, fit, trained
 from vitprune.training.history import EpochRecord

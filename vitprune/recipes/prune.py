@@ -9,15 +9,15 @@ import torch
 
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.metrics import kl_divergence
-from vitprune.data.packed import PackedData
-from vitprune.model import SavedModel
-from vitprune.model.predict import predict
-from vitprune.model.score import score
+from vitprune.core.model import SavedModel
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
+from vitprune.core.packed import PackedData
 from vitprune.pruning.compact import removed_parts
 from vitprune.pruning.cutting import CompactModel, prune_to_circuit, prune_to_target
-from vitprune.pruning.measured import Measurements
+from vitprune.pruning.measurements import Measurements
 from vitprune.pruning.options import PruneOptions
-from vitprune.pruning.speed import SpeedProgress
+from vitprune.pruning.search import SpeedProgress
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from vitprune.compute.device import ComputeOptions
-from vitprune.data.packed import PackedData
-from vitprune.model import Preprocessing, SavedModel, ViT, ViTConfig
-from vitprune.model.options import ModelOptions
+from vitprune.core.compute.device import ComputeOptions
+from vitprune.core.model import Preprocessing, SavedModel, ViT, ViTConfig
+from vitprune.core.model.options import ModelOptions
+from vitprune.core.packed import PackedData
 from vitprune.pretrained import load_pretrained
 from vitprune.training.fit import Trained, TrainingProgress, fit, trained
 from vitprune.training.options import TrainOptions

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitprune.data.packed import Split
+from vitprune.core.model.vit import ViTConfig
+from vitprune.core.packed import Split
 from vitprune.errors import DataError
-from vitprune.model.vit import ViTConfig
 
 RESIDENT_BYTES = 1 << 30
 """Splits of up to this size are copied to the device; of larger ones, each batch is copied when it is needed."""

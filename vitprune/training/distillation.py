@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitprune.core.model.checkpoint import Preprocessing, SavedModel
+from vitprune.core.model.config import ViTConfig
+from vitprune.core.model.vit import Record, ViT
 from vitprune.errors import TrainingError
-from vitprune.model.checkpoint import Preprocessing, SavedModel
-from vitprune.model.config import ViTConfig
-from vitprune.model.vit import Record, ViT
 from vitprune.training.options import DistillationOptions
 
 Streams = list[Tensor]

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import torch
 
-from vitprune.compute.device import ComputeOptions, describe_machine, keep_freed_memory
-from vitprune.data.packed import PackedData, Split
-from vitprune.model import SavedModel
-from vitprune.model.predict import predict
-from vitprune.model.score import score
+from vitprune.core.compute.device import ComputeOptions, describe_machine, keep_freed_memory
+from vitprune.core.model import SavedModel
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
+from vitprune.core.packed import PackedData, Split
 from vitprune.training.compute import Compute, choose_precision
 from vitprune.training.distillation import Distiller, check_teacher
 from vitprune.training.loop import OnEpoch, OnStep, TrainingResult, train

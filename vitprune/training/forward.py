@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vitprune.compute.distributed import world
+from vitprune.core.compute.distributed import world
+from vitprune.core.model.vit import ViT
 from vitprune.errors import TrainingError
-from vitprune.model.vit import ViT
 from vitprune.training.distillation import Distiller, Streams
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vitprune.model.vit import ViT
+from vitprune.core.model.vit import ViT
 from vitprune.training.weights import weight_matrices
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitprune.data.packed import Split
-from vitprune.model.checkpoint import Preprocessing
+from vitprune.core.model.checkpoint import Preprocessing
+from vitprune.core.packed import Split
 from vitprune.training.augment import augment_images, mix
 from vitprune.training.batches import PlacedSplit, epoch_batches
 from vitprune.training.options import AugmentOptions

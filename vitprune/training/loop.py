@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitprune.compute.distributed import largest, world
-from vitprune.data.packed import Split
+from vitprune.core.compute.distributed import largest, world
+from vitprune.core.model.checkpoint import Preprocessing
+from vitprune.core.model.predict import predict
+from vitprune.core.model.score import score
+from vitprune.core.model.vit import ViT
+from vitprune.core.packed import Split
 from vitprune.errors import DataError, TrainingError
-from vitprune.model.checkpoint import Preprocessing
-from vitprune.model.predict import predict
-from vitprune.model.score import score
-from vitprune.model.vit import ViT
 from vitprune.training.batches import PlacedSplit, check_split, place
 from vitprune.training.compute import Compute
 from vitprune.training.distillation import Distiller

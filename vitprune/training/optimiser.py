@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from vitprune.model.vit import ViT
+from vitprune.core.model.vit import ViT
 from vitprune.training.weights import weight_matrices
 
 OptimiserName = Literal["adamw", "muon"]

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import dropout
 from torch.overrides import TorchFunctionMode
 
-from vitprune.compute.distributed import world
+from vitprune.core.compute.distributed import world
 
 
 class Purpose(IntEnum):

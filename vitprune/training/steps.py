@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from vitprune.compute.distributed import total, world
+from vitprune.core.compute.distributed import total, world
+from vitprune.core.model.checkpoint import Preprocessing
+from vitprune.core.model.vit import ViT
 from vitprune.errors import TrainingError
-from vitprune.model.checkpoint import Preprocessing
-from vitprune.model.vit import ViT
 from vitprune.training.batches import PlacedSplit, batch_starts
 from vitprune.training.compute import Compute
 from vitprune.training.distillation import Distiller

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from vitprune.model.vit import ViT
+from vitprune.core.model.vit import ViT
 
 
 def weight_matrices(model: ViT) -> dict[str, nn.Parameter]:

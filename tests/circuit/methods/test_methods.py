@@ -12,8 +12,8 @@ from vitprune.circuit import METHODS, discover
 from vitprune.circuit.discovery import discover_by_params, rankings
 from vitprune.circuit.methods import Ranking, check_acdc_options
 from vitprune.circuit.ranking import top_edges
-from vitprune.config import load_params, parse_params
 from vitprune.errors import CircuitError, ConfigError
+from vitprune.params import load_params, parse_params
 
 ROOT = Path(__file__).parents[3]
 RANKINGS = [name for name, method in METHODS.items() if isinstance(method, Ranking)]

@@ -18,8 +18,8 @@ from PIL import Image
 from tests.data.conftest import class_folders, clean_params, clean_raw, fetch_raw, image_bytes, write_tar, write_zip
 from vitprune.commands.clean import clean as clean_command
 from vitprune.commands.download import download as download_command
+from vitprune.core.packed import PackedData, load_packed
 from vitprune.data.cleaning.clean import clean
-from vitprune.data.packed import PackedData, load_packed
 from vitprune.errors import DataError
 
 GENEROUS = {"max_dropped_fraction": 1.0}

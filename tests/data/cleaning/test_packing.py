@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitprune.core.packed import SPLITS, load_packed
 from vitprune.data.cleaning import packing
 from vitprune.data.cleaning.packing import STD_FLOOR, SplitContent, open_spool, write_packed
-from vitprune.data.packed import SPLITS, load_packed
 
 
 def test_a_spool_returns_images_in_any_order_and_in_small_blocks(tmp_path: Path, monkeypatch) -> None:

@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vitprune.core.packed import SplitName
 from vitprune.data.cleaning.collection import ImageFile
 from vitprune.data.cleaning.selection import KEPT, Verdict, audit, cut_stratified
-from vitprune.data.packed import SplitName
 
 
 def judged(*images: tuple[SplitName, str, bytes | None]) -> list[Verdict]:

@@ -24,9 +24,9 @@ from vitprune.circuit.graph import EdgeIndex, Graph
 from vitprune.circuit.levels import Levels
 from vitprune.circuit.masked import check_images
 from vitprune.circuit.metrics import MetricName, Reference, damage, metric_named
-from vitprune.compute.distributed import gathered, total, world
+from vitprune.core.compute.distributed import gathered, total, world
+from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
-from vitprune.model.vit import ViT
 
 
 class IncrementalEvaluator:

@@ -18,7 +18,7 @@ import torch
 from vitprune.circuit.circuit import ALL_RECEIVERS, Decision
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.problem import Problem
-from vitprune.compute.distributed import wait_for_all, world
+from vitprune.core.compute.distributed import wait_for_all, world
 from vitprune.errors import CircuitError
 from vitprune.storage import write_text
 

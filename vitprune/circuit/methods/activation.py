@@ -9,7 +9,7 @@ from vitprune.circuit.activations import run_whole
 from vitprune.circuit.levels import Levels
 from vitprune.circuit.methods.method import Ranking
 from vitprune.circuit.problem import DiscoveryOptions, Problem
-from vitprune.compute.distributed import total, world
+from vitprune.core.compute.distributed import total, world
 
 BATCH_SIZE = 64
 """Images at once by default; the scores do not depend on it."""

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from vitprune.data.cleaning.collection import Collection
 from vitprune.data.cleaning.images import digest, to_square
 from vitprune.data.cleaning.manifest import Metrics, count_files, write_manifest
-from vitprune.data.cleaning.opening import open_raw
 from vitprune.data.cleaning.packing import SplitContent, Spool, open_spool, write_packed
 from vitprune.data.cleaning.selection import select
-from vitprune.data.options import CleanOptions, DataOptions
+from vitprune.data.cleaning.sources import open_raw
+from vitprune.data.options import CleanOptions, DataOptions, Resize
 from vitprune.errors import DataError
 from vitprune.storage import atomic_folder
 
@@ -56,7 +55,7 @@ def _decode_all(
     collection: Collection,
     spool: Spool,
     image_size: int,
-    resize: Literal["crop", "stretch"],
+    resize: Resize,
     on_progress: Callable[[int, int], None],
 ) -> list[bytes | None]:
     """Write every image that can be decoded to the spool; returns the digests, None where undecodable."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vitprune.data.packed import SplitName
+from vitprune.core.packed import SplitName
 
 
 @dataclass(frozen=True, kw_only=True)

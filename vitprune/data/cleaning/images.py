@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from vitprune.data.options import Resize
 from vitprune.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def digest(pixels: np.ndarray) -> bytes:
     return hashed.digest()
 
 
-def to_square(pixels: np.ndarray, image_size: int, resize: Literal["crop", "stretch"]) -> np.ndarray:
+def to_square(pixels: np.ndarray, image_size: int, resize: Resize) -> np.ndarray:
     """Turn an image ``(h, w, c)`` into ``(c, s, s)``.
 
     It is resampled bicubically with antialiasing, unless it already has the right size.
@@ -137,7 +138,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def read_image(path: Path, image_size: int, channels: Literal[1, 3], resize: Literal["crop", "stretch"]) -> np.ndarray:
+def read_image(path: Path, image_size: int, channels: Literal[1, 3], resize: Resize) -> np.ndarray:
     """Pixels ``(c, s, s)``, uint8, as the clean stage makes them. Raises DataError if the file is not an image."""
     try:
         content = path.read_bytes()

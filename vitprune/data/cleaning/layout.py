@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from vitprune.core.packed import SPLITS, SplitName
 from vitprune.data.cleaning.collection import IgnoredFile, ImageFile, Layout
 from vitprune.data.cleaning.images import EXTENSIONS
-from vitprune.data.packed import SPLITS, SplitName
 from vitprune.errors import DataError
 
 SPLIT_FOLDERS: Mapping[str, SplitName] = {

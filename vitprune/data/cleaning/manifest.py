@@ -9,9 +9,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from vitprune.core.packed import SPLITS
 from vitprune.data.cleaning.collection import Layout
 from vitprune.data.cleaning.selection import REASONS, Selection
-from vitprune.data.packed import SPLITS
 
 MANIFEST_FILE = "manifest.csv"
 

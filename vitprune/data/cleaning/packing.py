@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from vitprune.data.packed import (
+from vitprune.core.packed import (
     DATASET_FILE,
     FORMAT_VERSION,
     SPLITS,

@@ -15,9 +15,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from vitprune.core.packed import SPLITS, SplitName
 from vitprune.data.cleaning.collection import ImageFile, Layout
 from vitprune.data.options import CleanOptions
-from vitprune.data.packed import SPLITS, SplitName
 from vitprune.errors import DataError
 
 logger = logging.getLogger(__name__)

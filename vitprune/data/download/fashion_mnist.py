@@ -9,7 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from vitprune.data.raw import FASHION_MNIST_BY_HAND, FASHION_MNIST_FILES, read_idx
+from vitprune.data.raw.folder import FASHION_MNIST_BY_HAND, FASHION_MNIST_FILES, read_idx
 from vitprune.errors import DataError, DownloadError
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import platformdirs
 
 from vitprune.data.download import fashion_mnist, kaggle, local
 from vitprune.data.options import DataOptions
-from vitprune.data.raw import FORMAT_VERSION, SOURCE_FILE, RawFile, RawSource, kaggle_handle
+from vitprune.data.raw.folder import FORMAT_VERSION, SOURCE_FILE, RawFile, RawSource, kaggle_handle
 from vitprune.errors import DataError
 from vitprune.storage import sha256_of, write_json
 

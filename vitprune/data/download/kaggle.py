@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vitprune.data.archive import check_archive
+from vitprune.data.raw.archive import check_archive
 from vitprune.errors import ConfigError, DataError, DownloadError
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from vitprune.data.archive import check_archive
-from vitprune.data.raw import DIGITS_FILE, SOURCE_FILE
+from vitprune.data.raw.archive import check_archive
+from vitprune.data.raw.folder import DIGITS_FILE, SOURCE_FILE
 from vitprune.errors import DataError
 
 logger = logging.getLogger(__name__)

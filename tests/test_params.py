@@ -1,0 +1,242 @@
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitprune.errors import ConfigError
+from vitprune.params import apply_profile, load_params, parse_params
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def content():
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def change(content, key, value):
+    *sections, name = key.split(".")
+    for section in sections:
+        content = content[section]
+    content[name] = value
+
+
+@pytest.fixture
+def load(tmp_path, content):
+    def load(**changes):
+        for key, value in changes.items():
+            change(content, key.replace("__", "."), value)
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return load_params(path)
+
+    return load
+
+
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+
+
+def leaves(content, prefix=""):
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_all_profiles_set_the_same_params():
+    """Whichever profile was applied before, the next one leaves nothing of it behind."""
+    keys = {profile.stem: set(leaves(yaml.safe_load(profile.read_text()))) for profile in PROFILES}
+    assert len(set(map(frozenset, keys.values()))) == 1, keys
+
+
+def test_profiles_lead_from_one_to_the_other_and_keep_comments_and_other_values(tmp_path):
+    path = tmp_path / "params.yaml"
+    original = (ROOT / "params.yaml").read_text()
+    path.write_text(original.replace("label_smoothing: 0.1", "label_smoothing: 0.2"))
+    texts = {}
+    for profile in (*PROFILES, *PROFILES):
+        text, _ = apply_profile(path, profile)
+        path.write_text(text)
+        assert load_params(path).train.label_smoothing == 0.2
+        assert text.count("# ") == original.count("# ")
+        assert texts.setdefault(profile.stem, text) == text
+    assert load_params(path).data.source == "kaggle"
+
+
+def test_the_committed_params_are_those_of_the_digits_profile():
+    text, changed = apply_profile(ROOT / "params.yaml", ROOT / "profiles" / "digits.yaml")
+    assert changed == []
+    assert text == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("acdc: {taux: 1}", r"acdc\.taux is not a parameter of .*params\.yaml"),
+        ("prune: {rounds: 9}", r"prune\.rounds is not a parameter of .*; it is called prune\.timing_rounds now"),
+        ("acdc: {tau: -1}", r"acdc\.tau must be greater than or equal to 0"),
+        ("tau: 1", "tau is not a parameter"),
+        ("- 1", "expected sections"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_refused(tmp_path, profile, message):
+    path = tmp_path / "own.yaml"
+    path.write_text(profile)
+    with pytest.raises(ConfigError, match=message):
+        apply_profile(ROOT / "params.yaml", path)
+
+
+def test_params_cannot_be_changed(load):
+    with pytest.raises(ValueError, match="frozen"):
+        load().acdc.tau = 0.5
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e-05", 1e-5), ("1E-3", 1e-3), ("0.5", 0.5), ("1", 1.0), ("2e+1", 20.0)]
+)
+def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
+    text = (ROOT / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("tau: 0.006", f"tau: {written}"))
+    assert load_params(path).acdc.tau == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("acdc.tau", -0.1, r"acdc\.tau must be greater than or equal to 0, got -0\.1"),
+        ("acdc.tau", float("nan"), r"acdc\.tau must be a finite number, got nan"),
+        ("acdc.tau", float("inf"), r"acdc\.tau must be a finite number, got inf"),
+        ("acdc.tau", "small", r"acdc\.tau must be a valid number, got 'small'"),
+        ("acdc.tau", True, r"acdc\.tau must be a valid number, got True"),
+        ("acdc.tau", None, r"acdc\.tau must be a valid number, got None"),
+        ("acdc.taux", 1, r"acdc\.taux is not a known parameter"),
+        ("model.num_heads", 3, r"model\.d_model \(64\) is not divisible by model\.num_heads \(3\)"),
+        ("model.patch_size", 3, r"data\.image_size \(8\) is not divisible by model\.patch_size \(3\)"),
+        ("model.pooling", "max", r"model\.pooling must be 'class' or 'mean', got 'max'"),
+        ("model.positions", "rotary", r"model\.positions must be 'learned' or 'sincos', got 'rotary'"),
+        ("model.patch_embedding", "mlp", r"model\.patch_embedding must be 'linear', 'conv' or 'shifted', got 'mlp'"),
+        ("model.num_layers", 2.5, r"model\.num_layers must be a valid integer, got 2\.5"),
+        ("model.num_layers", "4", r"model\.num_layers must be a valid integer, got '4'"),
+        (
+            "model.pretrained",
+            "vit_b_16",
+            r"model\.pretrained must be null, timm/NAME or torchvision/NAME, .*'vit_b_16'",
+        ),
+        ("model.pretrained", 16, r"model\.pretrained must be a valid string, got 16"),
+        ("model.pretrained_path", "w.pth", r"model\.pretrained is missing: with model\.pretrained_path \(w\.pth\)"),
+        ("data.source", "imagenet", r"data\.source must be 'digits', .*, got 'imagenet'"),
+        ("data.source", "folder", r"data\.path is missing"),
+        ("acdc.granularity", "layer", r"acdc\.granularity must be 'edge', 'node' or 'node-edge', got 'layer'"),
+        ("acdc.mlp_groups", 1000, r"acdc\.mlp_groups \(1000\) is more than model\.d_mlp"),
+        ("clean.val_fraction", 0.9, r"clean\.val_fraction \(0\.9\) and clean\.test_fraction \(0\.25\) leave nothing"),
+        ("train.warmup_epochs", 1000, r"train\.warmup_epochs \(1000.*\) must be less than train\.epochs"),
+        ("train.augment.erasing", 2, r"train\.augment\.erasing must be less than or equal to 1, got 2"),
+        ("evaluate.timing_batch_sizes", [], r"evaluate\.timing_batch_sizes"),
+        ("evaluate.timing_rounds", 2, r"evaluate\.timing_rounds must be greater than or equal to 5, got 2"),
+        ("train", 3, r"train must be an object, got 3"),
+        ("compute.seed", 2**64, r"compute\.seed must be less than 4294967296"),
+        ("compute.device", "gpu", r"compute\.device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'"),
+        ("prune.timing_device", "gpu", r"prune\.timing_device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'"),
+        ("compute.threads", 10**12, r"compute\.threads must be less than or equal to 1024"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_its_key(load, key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load(**{key.replace(".", "__"): value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"positions": "sincos", "d_model": 66, "num_heads": 3},
+            r"model\.d_model \(66\) is not divisible by 4, as model\.positions sincos need it",
+        ),
+        (
+            {"patch_embedding": "shifted", "patch_size": 1},
+            r"model\.patch_size 1 has no half to shift by: model\.patch_embedding shifted needs at least 2",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_with_their_keys(load, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load(**{f"model__{key}": value for key, value in changes.items()})
+
+
+def test_every_missing_parameter_is_named(content):
+    for section in list(content):
+        for name in list(content[section]):
+            smaller = copy.deepcopy(content)
+            del smaller[section][name]
+            with pytest.raises(ConfigError, match=rf"params: {section}\.{name} is missing"):
+                parse_params(smaller)
+
+
+def test_a_missing_section_is_named(tmp_path, content):
+    del content["finetune"]
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="finetune is missing"):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected sections"),
+        ("- 1", "expected sections"),
+        ("a: [", "not valid YAML"),
+        ("a: \x00", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_params_file_is_refused(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_params(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_params(tmp_path / "nowhere.yaml")
+
+
+@settings(max_examples=25, deadline=None)
+@given(tau=st.floats(min_value=0, max_value=1e6))
+def test_any_number_python_writes_is_read_back(tmp_path_factory, tau):
+    path = tmp_path_factory.getbasetemp() / "params.yaml"
+    path.write_text(re.sub(r"tau: [\d.]+", f"tau: {tau}", (ROOT / "params.yaml").read_text()))
+    assert load_params(path).acdc.tau == tau
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("epochs: yes", r"train\.epochs must be a valid integer, got 'yes'"),
+        ("epochs: 1:30", r"train\.epochs must be a valid integer, got '1:30'"),
+        ("epochs: 90\n  epochs: 80", "not valid YAML: .*duplicate key"),
+    ],
+)
+def test_yaml_is_read_in_version_1_2(tmp_path, written, message):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("epochs: 90", written))
+    with pytest.raises(ConfigError, match=message):
+        load_params(path)
+
+
+def test_a_number_with_a_leading_zero_is_decimal_as_for_dvc(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("epochs: 90", "epochs: 010"))
+    assert load_params(path).train.epochs == 10
+
+
+def test_a_parameter_that_was_renamed_is_named_by_its_new_name(load, content):
+    content["prune"]["rounds"] = 9
+    with pytest.raises(ConfigError, match=r"prune\.rounds is not a known parameter; it is called prune\.timing_rounds"):
+        load()
