@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitprune.data.options import Resize
+from vitprune.data import Resize
 
 
 def predict(

@@ -6,10 +6,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from vitprune.data import Resize
 from vitprune.options import Fraction, Options, Positive, Seed, Share
-
-Resize = Literal["crop", "stretch"]
-"""How an image becomes square: its middle square, or all of it."""
 
 
 class DataOptions(Options):

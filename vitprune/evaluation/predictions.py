@@ -13,8 +13,8 @@ import torch
 
 from vitprune.core.model.checkpoint import SavedModel
 from vitprune.core.model.predict import BATCH_SIZE, predict
+from vitprune.data import Resize
 from vitprune.data.cleaning.images import read_image
-from vitprune.data.options import Resize
 from vitprune.evaluation.table import Table
 
 

@@ -3,20 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.model.conftest import SHAPE
 from vitprune.core.model import ViTConfig
 from vitprune.errors import ConfigError
 from vitprune.params import load_params
-
-SHAPE = {
-    "image_size": 8,
-    "patch_size": 4,
-    "in_channels": 3,
-    "num_classes": 5,
-    "d_model": 16,
-    "num_layers": 2,
-    "num_heads": 4,
-    "d_mlp": 24,
-}
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from tests.circuit.oracle import random_images, random_model
+from tests.core.model.conftest import SHAPE
 from vitprune.core.model import ViT, ViTConfig
 from vitprune.core.model.vit import Intermediate, Record, drop_rows
-
-SHAPE = {
-    "image_size": 8,
-    "patch_size": 4,
-    "in_channels": 3,
-    "num_classes": 5,
-    "d_model": 16,
-    "num_layers": 2,
-    "num_heads": 4,
-    "d_mlp": 24,
-}
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from vitprune.data import Resize
 from vitprune.data.cleaning.collection import Collection
 from vitprune.data.cleaning.images import digest, to_square
 from vitprune.data.cleaning.manifest import Metrics, count_files, write_manifest
 from vitprune.data.cleaning.packing import SplitContent, Spool, open_spool, write_packed
 from vitprune.data.cleaning.selection import select
 from vitprune.data.cleaning.sources import open_raw
-from vitprune.data.options import CleanOptions, DataOptions, Resize
+from vitprune.data.options import CleanOptions, DataOptions
 from vitprune.errors import DataError
 from vitprune.storage import atomic_folder
 
