@@ -100,7 +100,7 @@ def test_ranks_that_are_stopped_go_on_with_the_same_weights(folders, tmp_path):
         shutil.copytree(folders[1] / "data", folder / "data")
         shutil.copy2(folders[1] / "params.yaml", folder)
         # Long enough not to end before the second signal arrives.
-        Workspace(folder).set_params({"train.epochs": 30})
+        Workspace(folder).set_params({"train.epochs": 12})
     state = stopped / ".vitprune" / "train.pt"
     earlier: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,6 +11,7 @@ import torch
 
 from tests.training.conftest import ALL_AUGMENTATION, random_split, recipe, same_weights, tiny_model, train_tiny
 from vitprune.errors import TrainingError
+from vitprune.training import loop
 from vitprune.training.loop import TrainingResult
 
 EPOCHS = 2
@@ -82,6 +83,22 @@ def test_an_interrupt_from_the_keyboard_stops_it_too(splits, tmp_path):
         run(splits, state_path=tmp_path / "state.pt", on_step=stop_after(3, signal.SIGINT))
     assert (tmp_path / "state.pt").is_file()
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_signal_that_comes_while_the_ranks_agree_is_not_lost(splits, tmp_path, monkeypatch):
+    """Each rank's own signal may come between its question to the others and their answer, which is then no."""
+    asked = []
+
+    def largest(value: int) -> int:
+        asked.append(value)
+        if len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return value
+
+    monkeypatch.setattr(loop, "largest", largest)
+    with pytest.raises(SystemExit):
+        run(splits, state_path=tmp_path / "state.pt")
+    assert asked == [0, 0, 0, signal.SIGTERM]
 
 
 def test_a_short_interval_saves_between_epochs_and_may_differ_when_a_run_goes_on(splits, state):

@@ -26,7 +26,7 @@ from vitprune.training.distillation import Distiller
 from vitprune.training.gradients import LayerGradient
 from vitprune.training.history import EpochRecord
 from vitprune.training.options import TrainOptions
-from vitprune.training.state import StateFile, StopRequest, stop_requests
+from vitprune.training.state import StateFile, StopRequest, leave, stop_requests
 from vitprune.training.steps import Steps
 from vitprune.training.weights import weights_digest
 
@@ -202,6 +202,7 @@ class _Run:
     ) -> None:
         self.steps, self.val = steps, val
         self.state_file, self.request, self.on_epoch, self.on_step = state_file, request, on_epoch, on_step
+        self.agreed_signal = 0
         self.progress = _Progress()
         if state_file and (state := state_file.load()):
             steps.load_state(state["steps"])
@@ -240,18 +241,21 @@ class _Run:
             self._save()
 
     def _agree_to_stop(self) -> bool:
-        """Whether any rank was asked to stop; all ranks learn it after the same step."""
-        self.request.signal = largest(self.request.signal or 0) or None
-        return self.request.signal is not None
+        """Whether any rank was asked to stop; all ranks learn it after the same step.
+
+        A signal may arrive while the ranks agree on none: it is kept for the next step.
+        """
+        self.agreed_signal = largest(self.request.signal or 0)
+        return self.agreed_signal != 0
 
     def _save(self) -> None:
         """Save the state, and leave if the run is to stop."""
         if self.state_file:
             if world().is_main:
                 self.state_file.save({"steps": self.steps.state(), "progress": self.progress.state()})
-            if self.request.signal is not None:
+            if self.agreed_signal:
                 logger.info("stopped; run again to go on from %s", self.state_file.path)
-                self.request.leave()
+                leave(self.agreed_signal)
 
     def _record(self) -> EpochRecord:
         steps, sums = self.steps, self.steps.sums

@@ -7,9 +7,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -72,17 +73,18 @@ class StateFile:
         return state
 
 
+@dataclass
 class StopRequest:
     """The SIGTERM or keyboard interrupt that asked this process to stop, if one did."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    signal: int | None = None
 
-    def leave(self) -> None:
-        """End the process as the signal would have: with KeyboardInterrupt or status 143."""
-        if self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + int(signal.SIGTERM))
+
+def leave(number: int) -> NoReturn:
+    """End the process as the signal would have: with KeyboardInterrupt or status 143."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + int(signal.SIGTERM))
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def stop_requests(*, enabled: bool) -> Iterator[StopRequest]:
 
     def note(number: int, _: FrameType | None) -> None:
         if request.signal is not None:
-            request.leave()
+            leave(request.signal)
         request.signal = number
 
     previous = {}
