@@ -191,6 +191,9 @@ def test_without_a_network_the_error_says_what_else_to_do(tmp_path):
     vit_b = {"patch_size": 32, "d_model": 768, "num_layers": 12, "num_heads": 12, "d_mlp": 3072}
     # In a process of its own: the clients of the hubs read the environment when they are imported.
     script = f"""
+import time
+# The client of timm's hub waits a minute in all between its tries, each of which is refused at once.
+time.sleep = lambda seconds: None
 from vitprune.errors import PretrainedError
 from vitprune.core.model import ViTConfig
 from vitprune.pretrained import load_pretrained

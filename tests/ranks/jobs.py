@@ -4,20 +4,20 @@ import atexit
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import yaml
 
+from tests.pruning.speeds import take_speeds_from_shapes
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
 from vitprune.circuit import Ablation, discover
 from vitprune.core.compute.distributed import gathered, join, world
 from vitprune.core.compute.launch import started_rank
-from vitprune.core.model import SavedModel, ViT
+from vitprune.core.model import SavedModel
 from vitprune.core.model.predict import predict
 from vitprune.core.packed import PackedData
 from vitprune.params import parse_params
-from vitprune.pruning import measurements
-from vitprune.pruning.latency import CostCurve, LatencyTable
 from vitprune.recipes.finetune import Recovery
 from vitprune.training.distillation import Distiller
 from vitprune.training.options import DistillationOptions
@@ -91,11 +91,8 @@ def compiled(folder: Path) -> None:
 
 def rounds(folder: Path) -> None:
     """Fine-tuning in two rounds with pruning between them, and once more as after an interruption."""
-    # Speeds come from the shapes: not every rank may look at a clock, and no clock decides here.
-    measurements.measured_speedup = lambda baseline, small, _: _width(baseline) / _width(small)
-    curve = CostCurve(widths=(1, 64), ms=(1.0, 64.0))
-    table = LatencyTable(measured_on={}, rest_ms=1, attention=curve, mlp=curve, short_attention=curve, short_mlp=curve)
-    measurements.measure_table = lambda *_: table
+    # Not every rank may look at a clock, and no clock decides here.
+    take_speeds_from_shapes(pytest.MonkeyPatch())
     content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     content["prune"] |= {"target_speedup": 1.5, "group_size": 4, "num_images": 8, "num_reference_images": 8}
     content["finetune"] |= {"epochs": 2, "rounds": 2, "warmup_epochs": 0}
@@ -121,10 +118,6 @@ def rounds(folder: Path) -> None:
         weights.append(torch.cat([tensor.flatten() for tensor in saved.model.state_dict().values()]))
     assert torch.equal(*weights)
     torch.save(weights[0], folder / f"rounds{world().rank}.pt")
-
-
-def _width(model: ViT) -> int:
-    return 1 + 4 * sum(model.config.layer_heads) + sum(model.config.layer_neurons)
 
 
 JOBS = {

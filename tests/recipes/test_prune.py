@@ -17,7 +17,7 @@ from vitprune.recipes.prune import CircuitModel, prune
 OPTIONS = PruneOptions(
     target_speedup=None,
     target_kl=None,
-    group_size=16,
+    group_size=32,
     num_images=16,
     num_reference_images=16,
     batch_size=None,
@@ -139,7 +139,7 @@ def test_measurements_of_another_machine_or_shape_are_not_used(searched, tmp_pat
     other = SpeedMeter(searched[0], 8, meter.protocol, known)
     assert other.measurements.table is None
     assert other.table() != known.table
-    same = SpeedMeter(searched[0], 16, meter.protocol, known)
+    same = SpeedMeter(searched[0], OPTIONS.group_size, meter.protocol, known)
     assert same.table() == known.table
     assert same.speedup(first.model) == meter.measurements.speedups[next(iter(known.speedups))][0]
 
