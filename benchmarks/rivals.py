@@ -20,6 +20,7 @@ from vitprune.circuit import Ablation, Graph, discover
 from vitprune.core.model import ViT
 from vitprune.pruning import cut
 from vitprune.pruning.compact import Survivors
+from vitprune.pruning.fold import Fold
 from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.partial_model import PartialModel, Unit
 
@@ -86,11 +87,11 @@ def _without(model: ViT, ablation: Ablation, gone: list[Unit]) -> ViT:
         torch.tensor([i for i in range(count) if i not in lost[place]], dtype=torch.long)
         for place, count in enumerate([model.config.num_heads, model.config.d_mlp] * model.config.num_layers)
     ]
-    return cut(model, Survivors(heads=tuple(kept[0::2]), neurons=tuple(kept[1::2])), ablation)
+    return cut(model, Survivors(heads=tuple(kept[0::2]), neurons=tuple(kept[1::2])), Fold.mean(ablation, model))
 
 
 def heads_and_groups(model: ViT, images: Tensor, ablation: Ablation, group_size: int) -> list[Unit]:
-    return PartialModel(model, images[:2], ablation).units(group_size)
+    return PartialModel(model, images[:2], Fold.mean(ablation, model)).units(group_size)
 
 
 # Torch-Pruning ----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ SMALL = {
     "acdc.num_images": 32,
     "acdc.num_reference_images": 64,
     "prune.num_images": 32,
-    "prune.num_reference_images": 64,
+    "prune.num_fold_images": 64,
     "prune.timing_batch_size": 16,
     "prune.timing_rounds": 5,
     "prune.timing_warmup": 1,

@@ -6,7 +6,10 @@ from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import Ablation
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.pruning import cut
+from vitprune.pruning.fold import Fold
 from vitprune.pruning.partial_model import PartialModel
+
+ABLATIONS = {"zero": lambda model, images: Ablation.zero(model), "mean": Ablation.mean}
 
 
 @settings(max_examples=40, deadline=None)
@@ -19,7 +22,7 @@ from vitprune.pruning.partial_model import PartialModel
             {"num_layers": 3, "heads_per_layer": (2, 0, 1), "neurons_per_layer": (5, 12, 0), "token_biases": True},
         ]
     ),
-    kind=st.sampled_from(["zero", "mean"]),
+    kind=st.sampled_from(["zero", "mean", "affine"]),
     group_size=st.sampled_from([1, 4, 5, 12]),
     batch_size=st.sampled_from([None, 3]),
     data=st.data(),
@@ -29,8 +32,8 @@ def test_its_kl_is_that_of_the_compact_model_whatever_is_removed_and_restored(
 ):
     model = random_model(seed, **shape)
     images = random_images(model, seed=seed)
-    ablation = Ablation.zero(model) if kind == "zero" else Ablation.mean(model, images)
-    partial = PartialModel(model, images, ablation, batch_size)
+    fold = Fold.affine(model, images) if kind == "affine" else Fold.mean(ABLATIONS[kind](model, images), model)
+    partial = PartialModel(model, images, fold, batch_size)
     full = model(images).detach()
     everything, gone = partial.units(group_size), []
     for _ in range(6):
@@ -47,7 +50,7 @@ def test_its_kl_is_that_of_the_compact_model_whatever_is_removed_and_restored(
         else:
             partial.remove(unit)
             gone.append(unit)
-        small = cut(model, partial.survivors, ablation)
+        small = cut(model, partial.survivors, fold)
         assert partial.kl == pytest.approx(kl_divergence(full, small(images).detach()), abs=1e-9)
         assert promised == pytest.approx(partial.kl, abs=1e-9)
         assert small.config.layer_heads == promised_shape.layer_heads == partial.config.layer_heads
@@ -56,7 +59,7 @@ def test_its_kl_is_that_of_the_compact_model_whatever_is_removed_and_restored(
 
 def test_it_goes_back_to_what_it_had():
     model = random_model(3, num_layers=3)
-    partial = PartialModel(model, random_images(model), Ablation.zero(model))
+    partial = PartialModel(model, random_images(model), Fold.mean(Ablation.zero(model), model))
     units = partial.units(4)
     for unit in units[::2]:
         partial.remove(unit)
@@ -70,7 +73,7 @@ def test_it_goes_back_to_what_it_had():
 
 def test_units_are_heads_and_groups_of_neurons():
     model = random_model(num_layers=2, num_heads=2, d_mlp=10)
-    partial = PartialModel(model, random_images(model), Ablation.zero(model))
+    partial = PartialModel(model, random_images(model), Fold.mean(Ablation.zero(model), model))
     names = [unit.name for unit in partial.units(4)]
     assert names[:6] == ["a0.h0", "a0.h1", "m0.g0", "m0.g1", "m0.g2", "a1.h0"]
     by_name = {unit.name: unit.members for unit in partial.units(4)}
@@ -81,13 +84,13 @@ def test_units_are_heads_and_groups_of_neurons():
 def test_an_ablation_of_another_model_is_refused():
     model = random_model(num_layers=2)
     with pytest.raises(Exception, match="the ablation was made for another model"):
-        PartialModel(model, random_images(model), Ablation.zero(random_model(num_layers=3)))
+        Fold.mean(Ablation.zero(random_model(num_layers=3)), model)
 
 
 def test_no_more_images_go_through_the_model_at_once_than_are_allowed():
     model = random_model(num_layers=2)
     images, seen = random_images(model, count=7), []
     model.patches.register_forward_hook(lambda module, given, out: seen.append(len(out)))
-    partial = PartialModel(model, images, Ablation.zero(model), batch_size=3)
+    partial = PartialModel(model, images, Fold.mean(Ablation.zero(model), model), batch_size=3)
     partial.remove(partial.units(4)[0])
     assert seen == [3, 3, 1] * 2

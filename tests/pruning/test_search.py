@@ -6,6 +6,7 @@ import pytest
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import Ablation
 from vitprune.pruning import cut
+from vitprune.pruning.fold import Fold
 from vitprune.pruning.latency import CostCurve, LatencyTable
 from vitprune.pruning.partial_model import PartialModel
 from vitprune.pruning.search import SpeedSearch, _price
@@ -28,18 +29,18 @@ def searched():
 
 def with_images(model):
     images = random_images(model, count=8)
-    return model, images, Ablation.mean(model, images)
+    return model, images, Fold.mean(Ablation.mean(model, images), model)
 
 
 def new_search(searched, **options):
-    model, images, ablation = searched
-    return SpeedSearch(model, images, ablation, TABLE, GROUP, **options)
+    model, images, fold = searched
+    return SpeedSearch(model, images, fold, TABLE, GROUP, **options)
 
 
 def gone_and_left(searched, search):
     """What a search left, replayed; the units that are gone and those that are there."""
-    model, images, ablation = searched
-    partial = PartialModel(model, images, ablation)
+    model, images, fold = searched
+    partial = PartialModel(model, images, fold)
     units = partial.units(GROUP)
     sides = search.survivors.heads, search.survivors.neurons
     gone = [unit for unit in units if unit.members[0] not in sides[unit.sublayer % 2][unit.sublayer // 2]]
@@ -61,8 +62,8 @@ def test_it_is_fast_enough_and_nothing_that_helps_would_fit(searched, speedup):
 
 
 def test_the_first_to_go_costs_the_least_kl_per_millisecond(searched):
-    model, images, ablation = searched
-    whole = PartialModel(model, images, ablation)
+    model, images, fold = searched
+    whole = PartialModel(model, images, fold)
     prices = {}
     for unit in whole.units(GROUP):
         is_short = unit.sublayer // 2 == 2
@@ -72,7 +73,7 @@ def test_the_first_to_go_costs_the_least_kl_per_millisecond(searched):
             prices[unit.name] = whole.kl_without(unit) / saved
     for place in range(6):
         units = [unit for unit in whole.units(GROUP) if unit.sublayer == place]
-        rest = PartialModel(model, images, ablation)
+        rest = PartialModel(model, images, fold)
         for unit in units:
             rest.remove(unit)
         saved = TABLE.milliseconds(whole.config) - TABLE.milliseconds(rest.config)

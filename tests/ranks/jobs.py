@@ -94,7 +94,7 @@ def rounds(folder: Path) -> None:
     # Not every rank may look at a clock, and no clock decides here.
     take_speeds_from_shapes(pytest.MonkeyPatch())
     content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-    content["prune"] |= {"target_speedup": 1.5, "group_size": 4, "num_images": 8, "num_reference_images": 8}
+    content["prune"] |= {"target_speedup": 1.5, "group_size": 4, "num_images": 8, "num_fold_images": 8}
     content["finetune"] |= {"epochs": 2, "rounds": 2, "warmup_epochs": 0}
     content["train"] |= {"batch_size": 8, "optimizer": "adamw"}
     params = parse_params(content)

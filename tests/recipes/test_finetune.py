@@ -29,7 +29,7 @@ def params_with(**finetune):
             "target_speedup": 1.8,
             "group_size": 4,
             "num_images": 16,
-            "num_reference_images": 16,
+            "num_fold_images": 16,
         },
         "finetune": DIGITS["finetune"] | {"epochs": 4, "rounds": 2, "warmup_epochs": 0, "scope": "all"} | finetune,
     }

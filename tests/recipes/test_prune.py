@@ -19,7 +19,8 @@ OPTIONS = PruneOptions(
     target_kl=None,
     group_size=32,
     num_images=16,
-    num_reference_images=16,
+    fold="mean",
+    num_fold_images=16,
     batch_size=None,
     seed=0,
     timing_device=None,
@@ -34,7 +35,7 @@ def searched():
     # Large enough for its layers to be what takes the time.
     model = random_model(1, dtype=torch.float32, scale=1.0, image_size=16, d_model=64, num_layers=4, d_mlp=256)
     images = random_images(model, count=16)
-    return model, images, Ablation.mean(model, images)
+    return model, images, images
 
 
 @pytest.fixture(scope="module")

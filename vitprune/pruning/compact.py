@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import Tensor
 
-from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import Circuit, kept_of
 from vitprune.core.model.vit import Attention, Mlp, ViT, ViTConfig
+from vitprune.pruning.fold import Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +61,17 @@ def compact(model: ViT, circuit: Circuit) -> ViT:
     Raises CircuitError if the circuit belongs to another model.
     """
     circuit.graph.check(model)
-    return cut(model, survivors_of(circuit), circuit.ablation)
+    return cut(model, survivors_of(circuit), Fold.mean(circuit.ablation, model))
 
 
 @torch.no_grad()
-def cut(model: ViT, survivors: Survivors, ablation: Ablation) -> ViT:
-    """The dense model of the survivors; the mean output of the others by ``ablation`` moves into biases.
-
-    Raises CircuitError if the ablation is of another model.
-    """
-    ablation.check(model)
+def cut(model: ViT, survivors: Survivors, fold: Fold) -> ViT:
+    """The dense model of the survivors; ``fold``, made for ``model``, moves what the others wrote into its weights."""
     config = replace(
         model.config,
         heads_per_layer=tuple(len(kept) for kept in survivors.heads),
         neurons_per_layer=tuple(len(kept) for kept in survivors.neurons),
-        token_biases=model.config.token_biases or ablation.kind != "zero",
+        token_biases=fold.by_token,
     )
     small = ViT(config).to(model.positions)
     for name in ("patches", "norm", "classifier"):
@@ -85,69 +81,45 @@ def cut(model: ViT, survivors: Survivors, ablation: Ablation) -> ViT:
 
     # A constant that is added to the stream moves into the bias of the last surviving sublayer before it, or into the
     # positions: no surviving sublayer reads the stream in between.
-    constants = _removed_writes(model, ablation, survivors)
     pending = model.positions.detach().clone()
     constants_of = small.positions
     for layer, (old, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
-        for before, after, removed in (
-            (old.attention, new.attention, constants[layer][0]),
-            (old.mlp, new.mlp, constants[layer][1]),
+        is_short = layer >= config.first_short_layer
+        for index, before, after, kept in (
+            (2 * layer, old.attention, new.attention, survivors.heads[layer]),
+            (2 * layer + 1, old.mlp, new.mlp, survivors.neurons[layer]),
         ):
             if before is None:
                 continue
+            folded = fold.of(index, kept, is_short=is_short)
             if isinstance(before, Attention) and isinstance(after, Attention):
-                copy_heads(before, after, survivors.heads[layer])
+                copy_heads(before, after, kept)
             elif isinstance(before, Mlp) and isinstance(after, Mlp):
-                copy_neurons(before, after, survivors.neurons[layer])
+                copy_neurons(before, after, kept)
             if after is not None:
+                after.out.weight.copy_(folded.weight)
                 constants_of.copy_(pending)
                 constants_of, pending = after.out.bias, torch.zeros_like(after.out.bias)
-            pending = pending + before.out.bias + removed if config.token_biases else pending + before.out.bias
+            pending = pending + folded.bias
     constants_of.copy_(pending)
     return small.eval()
 
 
-def _removed_writes(model: ViT, ablation: Ablation, survivors: Survivors) -> list[tuple[Tensor, Tensor]]:
-    """For each layer the mean output of its dead heads and of its dead neurons, each ``(t, d)``."""
-    constants = []
-    for layer, block in enumerate(model.blocks):
-        from_heads = from_neurons = torch.zeros_like(model.positions)
-        if block.attention is not None:
-            dead = _others(survivors.heads[layer], block.attention.num_heads)
-            weight = rearrange(block.attention.out.weight, "d (h k) -> h k d", h=block.attention.num_heads)
-            from_heads = einsum(ablation.heads[layer][dead], weight[dead], "h t k, h k d -> t d")
-        if block.mlp is not None:
-            dead = _others(survivors.neurons[layer], block.mlp.hidden.out_features)
-            from_neurons = ablation.neurons[layer][:, dead] @ block.mlp.out.weight[:, dead].T
-        constants.append((from_heads, from_neurons))
-    return constants
-
-
-def _others(kept: Tensor, count: int) -> Tensor:
-    """The indices below ``count`` that are not in ``kept``."""
-    is_dead = torch.ones(count, dtype=torch.bool)
-    is_dead[kept] = False
-    return is_dead.nonzero().flatten()
-
-
 @torch.no_grad()
 def copy_heads(old: Attention, new: Attention, kept: Tensor) -> None:
-    """Give ``new`` the heads ``kept (h,)`` of ``old``, but not the bias, which is no head's."""
+    """Give ``new`` the norm of ``old`` and what its heads ``kept (h,)`` read; the fold says what they write."""
     new.norm.load_state_dict(old.norm.state_dict())
     for name in ("weight", "bias"):
         by_head = rearrange(getattr(old.qkv, name), "(qkv h k) ... -> qkv h k ...", qkv=3, h=old.num_heads)
         getattr(new.qkv, name).copy_(rearrange(by_head[:, kept], "qkv h k ... -> (qkv h k) ..."))
-    by_head = rearrange(old.out.weight, "d (h k) -> d h k", h=old.num_heads)
-    new.out.weight.copy_(rearrange(by_head[:, kept], "d h k -> d (h k)"))
 
 
 @torch.no_grad()
 def copy_neurons(old: Mlp, new: Mlp, kept: Tensor) -> None:
-    """Give ``new`` the neurons ``kept (n,)`` of ``old``, but not the bias of what is written."""
+    """Give ``new`` the norm of ``old`` and what its neurons ``kept (n,)`` read; the fold says what they write."""
     new.norm.load_state_dict(old.norm.state_dict())
     new.hidden.weight.copy_(old.hidden.weight[kept])
     new.hidden.bias.copy_(old.hidden.bias[kept])
-    new.out.weight.copy_(old.out.weight[:, kept])
 
 
 def removed_parts(before: ViTConfig, after: ViTConfig) -> dict[str, dict[str, int | float]]:

@@ -18,10 +18,12 @@ from vitprune.core.compute.device import pick_device
 from vitprune.core.compute.distributed import from_main
 from vitprune.core.model import SavedModel, ViT
 from vitprune.core.packed import PackedData
-from vitprune.pruning.compact import compact, cut
+from vitprune.pruning.compact import compact, cut, survivors_of
+from vitprune.pruning.fold import Fold
 from vitprune.pruning.measurements import Measurements, SpeedMeter
-from vitprune.pruning.options import PruneOptions
+from vitprune.pruning.options import FoldName, PruneOptions
 from vitprune.pruning.reach_speedup import Pruned, reach_speedup
+from vitprune.pruning.refit import refit
 from vitprune.pruning.search import Move, SpeedProgress, SpeedSearch
 
 
@@ -50,14 +52,15 @@ def prune_to_target(
     If ``saved`` is pruned already, ``baseline`` is what it was before: a speed-up is counted from there. Of several
     ranks the main one searches, and all return the same model on their own device.
     """
-    images = training_sample(packed, saved.preprocessing, options.num_images, options.seed, device)[0]
-    reference = training_sample(packed, saved.preprocessing, options.num_reference_images, options.seed, device)[0]
+    images, fold_images = (
+        training_sample(packed, saved.preprocessing, count, options.seed, device)[0]
+        for count in (options.num_images, options.num_fold_images)
+    )
     model = sort_neurons(saved.model, images, torch.Generator().manual_seed(options.seed))
-    ablation = Ablation.mean(model, reference)
 
     def search() -> CompactModel:
         meter = _meter(baseline or model, options, device, known)
-        pruned = search_target(options, model, images, ablation, meter, on_progress=on_progress)
+        pruned = search_target(options, model, images, fold_images, meter, on_progress=on_progress)
         return _on_cpu(_result(saved, pruned, meter, predicted=round(meter.predicted_speedup(pruned.model), 3)))
 
     return _on_device(from_main(search), device)
@@ -67,30 +70,41 @@ def search_target(
     options: PruneOptions,
     model: ViT,
     images: Tensor,
-    ablation: Ablation,
+    fold_images: Tensor,
     meter: SpeedMeter,
     *,
     on_progress: Callable[[SpeedProgress], None] | None = None,
 ) -> Pruned:
-    """The compact model that meets the target of ``options``, found on normalised ``images (b, c, height, width)``.
+    """The compact model that meets the target of ``options``.
 
-    ``ablation`` must be one that can be folded into weights.
+    Of the normalised images ``(b, c, height, width)``, ``images`` are those on which KL is measured, and
+    ``fold_images`` those from which is learnt what stands for removed parts.
     """
+    # A refit changes the weights so much that the search knows more by the mean than by the affine fold.
+    is_affine = options.fold == "affine"
+    fold = Fold.affine(model, fold_images) if is_affine else Fold.mean(Ablation.mean(model, fold_images), model)
     search = SpeedSearch(
         model,
         images,
-        ablation,
+        fold,
         meter.table(),
         options.group_size,
         batch_size=options.batch_size,
         on_progress=on_progress,
     )
     if options.target_speedup is not None:
-        return reach_speedup(search, model, ablation, options.target_speedup, meter)
-    assert options.target_kl is not None
-    search.reach_kl(options.target_kl)
-    small = cut(model, search.survivors, ablation)
-    return Pruned(model=small, kl=search.kl, trace=tuple(search.trace), corrections=0)
+        pruned = reach_speedup(search, model, fold, options.target_speedup, meter)
+    else:
+        assert options.target_kl is not None
+        search.reach_kl(options.target_kl)
+        pruned = Pruned(
+            model=cut(model, search.survivors, fold), kl=search.kl, trace=tuple(search.trace), corrections=0
+        )
+    if options.fold != "refit":
+        return pruned
+    fitted = refit(pruned.model, model, fold_images)
+    kl = _kl(model, fitted, images, options)
+    return replace(pruned, model=fitted, kl=kl) if kl < pruned.kl else pruned
 
 
 def prune_to_circuit(
@@ -102,23 +116,39 @@ def prune_to_circuit(
     *,
     known: Measurements | None = None,
 ) -> CompactModel:
-    """The compact model of ``circuit``, which was found in ``saved``; its metrics are those of the pruning alone."""
-    images = training_sample(packed, saved.preprocessing, options.num_images, options.seed, device)[0]
-    ablation = circuit.ablation
-    if not ablation.foldable:
-        # Only what is the same for every image can be folded into the weights.
-        reference = training_sample(packed, saved.preprocessing, options.num_reference_images, options.seed, device)[0]
-        ablation = Ablation.mean(saved.model, reference)
-    small = compact(saved.model, replace(circuit, ablation=ablation))
+    """The compact model of ``circuit``, which was found in ``saved``; its metrics are those of the pruning alone.
+
+    Raises CircuitError if the circuit belongs to another model.
+    """
+    images, fold_images = (
+        training_sample(packed, saved.preprocessing, count, options.seed, device)[0]
+        for count in (options.num_images, options.num_fold_images)
+    )
 
     def measure() -> CompactModel:
-        with torch.inference_mode():
-            batches = images.split(options.batch_size or len(images))
-            full, dense = (torch.cat([model(batch) for batch in batches]) for model in (saved.model, small))
-        pruned = Pruned(model=small, kl=kl_divergence(full, dense), trace=(), corrections=0)
+        small = _compact(saved.model, circuit, options.fold, fold_images)
+        pruned = Pruned(model=small, kl=_kl(saved.model, small, images, options), trace=(), corrections=0)
         return _on_cpu(_result(saved, pruned, _meter(saved.model, options, device, known)))
 
     return _on_device(from_main(measure), device)
+
+
+def _compact(model: ViT, circuit: Circuit, fold: FoldName, fold_images: Tensor) -> ViT:
+    if fold == "affine":
+        circuit.graph.check(model)
+        return cut(model, survivors_of(circuit), Fold.affine(model, fold_images))
+    # Only what is the same for every image can be folded into the weights.
+    ablation = circuit.ablation if circuit.ablation.foldable else Ablation.mean(model, fold_images)
+    small = compact(model, replace(circuit, ablation=ablation))
+    return refit(small, model, fold_images) if fold == "refit" else small
+
+
+@torch.inference_mode()
+def _kl(model: ViT, small: ViT, images: Tensor, options: PruneOptions) -> float:
+    """KL(model ‖ small) in nats, mean over the images."""
+    batches = images.split(options.batch_size or len(images))
+    full, dense = (torch.cat([of(batch) for batch in batches]) for of in (model, small))
+    return kl_divergence(full, dense)
 
 
 def _meter(baseline: ViT, options: PruneOptions, device: torch.device, known: Measurements | None) -> SpeedMeter:

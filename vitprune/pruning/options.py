@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -11,6 +11,8 @@ from vitprune.core.compute.device import DeviceName
 from vitprune.core.compute.stopwatch import TimingProtocol
 from vitprune.options import Options, Positive, Seed
 
+FoldName = Literal["mean", "affine", "refit"]
+
 
 class PruneOptions(Options):
     """How small the compact model becomes: what the circuit needs, or what a target of speed or KL allows."""
@@ -18,8 +20,9 @@ class PruneOptions(Options):
     target_speedup: Annotated[float, Field(gt=1)] | None
     target_kl: Annotated[float, Field(gt=0)] | None
     group_size: Positive
+    fold: FoldName
     num_images: Positive
-    num_reference_images: Positive
+    num_fold_images: Positive
     batch_size: Positive | None
     seed: Seed
     timing_device: DeviceName | None

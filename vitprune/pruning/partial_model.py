@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.metrics import Reference, damage, kl
 from vitprune.core.model.vit import Attention, Mlp, ViT, ViTConfig
 from vitprune.pruning.compact import Survivors, copy_heads, copy_neurons
+from vitprune.pruning.fold import Fold
 
 
 @dataclass(frozen=True)
@@ -30,33 +29,39 @@ class Unit:
 
 
 class _Sublayer:
-    """What is left of an attention or an MLP, and the constant ``(t, d)`` that stands for the rest and the bias."""
+    """What is left of an attention or an MLP, and the bias ``(t, d)`` that stands for the rest.
 
-    def __init__(self, config: ViTConfig, whole: Attention | Mlp, means: Tensor, kept: Tensor) -> None:
-        self._config, self._whole, self._means = config, whole, means
-        self.kept = kept
-        is_removed = torch.ones(len(means), dtype=torch.bool)
-        is_removed[kept] = False
-        weight = rearrange(whole.out.weight, "d (m w) -> m d w", m=len(means))
-        columns = rearrange(weight[is_removed], "m d w -> d (m w)")
-        self._constant = whole.out.bias + rearrange(means[is_removed], "m t w -> t (m w)") @ columns.T
+    ``is_short`` says that it computes the class token alone.
+    """
+
+    def __init__(self, model: ViT, fold: Fold, index: int, kept: Tensor, *, is_short: bool) -> None:
+        self._model, self._fold, self._index = model, fold, index
+        self.kept, self.is_short = kept, is_short
+        block = model.blocks[index // 2]
+        folded = fold.of(index, kept, is_short=is_short)
+        self._bias = folded.bias
         self._module: Attention | Mlp | None = None
-        if len(kept) and isinstance(whole, Attention):
-            self._module = Attention(config, len(kept)).to(means)
-            copy_heads(whole, self._module, kept)
-        elif len(kept) and isinstance(whole, Mlp):
-            self._module = Mlp(config, len(kept)).to(means)
-            copy_neurons(whole, self._module, kept)
+        if len(kept) and index % 2 == 0 and block.attention is not None:
+            self._module = Attention(model.config, len(kept)).to(folded.weight)
+            copy_heads(block.attention, self._module, kept)
+        elif len(kept) and block.mlp is not None:
+            self._module = Mlp(model.config, len(kept)).to(folded.weight)
+            copy_neurons(block.mlp, self._module, kept)
+        if self._module is not None:
+            self._module.out.weight.copy_(folded.weight)
 
-    def keeping(self, kept: Tensor) -> _Sublayer:
+    def keeping(self, kept: Tensor, *, is_short: bool) -> _Sublayer:
         """The same sublayer with only these members left."""
-        return _Sublayer(self._config, self._whole, self._means, kept)
+        if is_short == self.is_short and torch.equal(kept, self.kept):
+            return self
+        return _Sublayer(self._model, self._fold, self._index, kept, is_short=is_short)
 
-    def __call__(self, stream: Tensor, tokens: int | None) -> Tensor:
-        """The stream ``(b, t, d)`` after this sublayer, of the first ``tokens`` if given, from the one before it."""
-        after = stream[:, :tokens] + self._constant[: tokens or len(self._constant)]
+    def __call__(self, stream: Tensor) -> Tensor:
+        """The stream after this sublayer, from the one before it, both ``(b, t, d)``."""
+        tokens = 1 if self.is_short else None
+        after = stream[:, :tokens] + (self._bias[:tokens] if self._bias.ndim == 2 else self._bias)
         if isinstance(self._module, Attention):
-            # The module's own bias is zero: it is in the constant.
+            # The module's own bias is zero: it is in that of the fold.
             return after + self._module(stream, tokens)
         return after if self._module is None else after + self._module(stream[:, :tokens])
 
@@ -64,19 +69,19 @@ class _Sublayer:
 class PartialModel:
     """A ViT without some of its units, and how far its predictions are from the whole model's on some images.
 
-    Removed units give their mean by ``ablation``, as in the circuit without them. If there are more than ``batch_size``
-    images, they go through the model in batches and no stream is kept: that takes less memory and more time.
+    ``fold`` says how the others make up for removed units. If there are more than ``batch_size`` images, they go
+    through the model in batches and no stream is kept: that takes less memory and more time.
     """
 
     @torch.no_grad()
-    def __init__(self, model: ViT, images: Tensor, ablation: Ablation, batch_size: int | None = None) -> None:
-        ablation.check(model)
+    def __init__(self, model: ViT, images: Tensor, fold: Fold, batch_size: int | None = None) -> None:
         self._model = model
         self._sublayers: list[_Sublayer | None] = []
-        for layer, block in enumerate(model.blocks):
-            neurons = rearrange(ablation.neurons[layer], "t n -> n t 1")
-            for module, means in ((block.attention, ablation.heads[layer]), (block.mlp, neurons)):
-                whole = None if module is None else _Sublayer(model.config, module, means, torch.arange(len(means)))
+        config = model.config
+        for layer in range(config.num_layers):
+            is_short = layer >= config.first_short_layer
+            for index, count in ((2 * layer, config.layer_heads[layer]), (2 * layer + 1, config.layer_neurons[layer])):
+                whole = _Sublayer(model, fold, index, torch.arange(count), is_short=is_short) if count else None
                 self._sublayers.append(whole)
         self._batches = images.split(batch_size or len(images))
         # The stream before every sublayer, so that a change is evaluated from its sublayer on.
@@ -147,7 +152,8 @@ class PartialModel:
         for index, members in enumerate(kept):
             sublayer = self._sublayers[index]
             if sublayer is not None and tuple(sublayer.kept.tolist()) != tuple(members):
-                self._sublayers[index] = sublayer.keeping(torch.tensor(members, dtype=torch.long))
+                self._sublayers[index] = sublayer.keeping(torch.tensor(members, dtype=torch.long), is_short=False)
+        self._shorten(self._sublayers, self.config.first_short_layer)
         self.kl = self._distance(self._update_streams(0))
 
     def _sublayer(self, index: int) -> _Sublayer:
@@ -179,41 +185,52 @@ class PartialModel:
         )
 
     def _kl_keeping(self, index: int, kept: Tensor) -> float:
-        counts = self._counts()
-        counts[index] = len(kept)
-        short = self._config_of(counts).first_short_layer
-        sublayers = [*self._sublayers]
-        sublayers[index] = self._sublayer(index).keeping(kept)
+        sublayers, first = self._changed(index, kept)
         if self._streams is None:
-            return self._distance(self._logits_in_batches(sublayers, short))
-        first = _first_changed(index, self.config.first_short_layer, short)
+            return self._distance(self._logits_in_batches(sublayers))
         stream = self._streams[first]
-        for number, sublayer in enumerate(sublayers[first:], first):
-            stream = _apply(sublayer, stream, number, short)
+        for sublayer in sublayers[first:]:
+            stream = stream if sublayer is None else sublayer(stream)
         return self._distance(self._model.classify(stream))
 
     def _keep(self, index: int, kept: Tensor) -> None:
-        before = self.config.first_short_layer
-        self._sublayers[index] = self._sublayer(index).keeping(kept)
-        first = _first_changed(index, before, self.config.first_short_layer)
+        self._sublayers, first = self._changed(index, kept)
         self.kl = self._distance(self._update_streams(first))
+
+    def _changed(self, index: int, kept: Tensor) -> tuple[list[_Sublayer | None], int]:
+        """The sublayers once one of them keeps other members, and the first that differs from now."""
+        counts = self._counts()
+        counts[index] = len(kept)
+        before, after = self.config.first_short_layer, self._config_of(counts).first_short_layer
+        sublayers = [*self._sublayers]
+        sublayers[index] = self._sublayer(index).keeping(kept, is_short=index // 2 >= after)
+        if before == after:
+            return sublayers, index
+        self._shorten(sublayers, after)
+        return sublayers, min(index, 2 * before, 2 * after)
+
+    def _shorten(self, sublayers: list[_Sublayer | None], first_short_layer: int) -> None:
+        """Let the sublayers from this layer on compute the class token alone, and those before it all tokens."""
+        for index, sublayer in enumerate(sublayers):
+            if sublayer is not None:
+                sublayers[index] = sublayer.keeping(sublayer.kept, is_short=index // 2 >= first_short_layer)
 
     def _update_streams(self, first: int) -> Tensor:
         """Logits ``(b, classes)``; the stream before every sublayer from ``first`` on is kept, if streams are."""
-        short = self.config.first_short_layer
         if self._streams is None:
-            return self._logits_in_batches(self._sublayers, short)
+            return self._logits_in_batches(self._sublayers)
         del self._streams[first + 1 :]
-        for index, sublayer in enumerate(self._sublayers[first:], first):
-            self._streams.append(_apply(sublayer, self._streams[-1], index, short))
+        for sublayer in self._sublayers[first:]:
+            stream = self._streams[-1]
+            self._streams.append(stream if sublayer is None else sublayer(stream))
         return self._model.classify(self._streams[-1])
 
-    def _logits_in_batches(self, sublayers: Sequence[_Sublayer | None], short: int) -> Tensor:
+    def _logits_in_batches(self, sublayers: Sequence[_Sublayer | None]) -> Tensor:
         logits = []
         for batch in self._batches:
             stream = self._model.embed(batch)
-            for index, sublayer in enumerate(sublayers):
-                stream = _apply(sublayer, stream, index, short)
+            for sublayer in sublayers:
+                stream = stream if sublayer is None else sublayer(stream)
             logits.append(self._model.classify(stream))
         return torch.cat(logits)
 
@@ -224,13 +241,3 @@ class PartialModel:
 def sublayer_name(index: int) -> str:
     """``a0`` for the attention of the first layer, ``m0`` for its MLP."""
     return f"{'am'[index % 2]}{index // 2}"
-
-
-def _apply(sublayer: _Sublayer | None, stream: Tensor, index: int, first_short_layer: int) -> Tensor:
-    """The stream after a sublayer, of the class token alone from ``first_short_layer`` on."""
-    return stream if sublayer is None else sublayer(stream, 1 if index // 2 >= first_short_layer else None)
-
-
-def _first_changed(index: int, short_before: int, short_after: int) -> int:
-    """The first sublayer that must be computed again when one changes, and with it the first short layer."""
-    return index if short_before == short_after else min(index, 2 * short_before, 2 * short_after)

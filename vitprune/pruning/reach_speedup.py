@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vitprune.circuit.ablation import Ablation
 from vitprune.core.model.vit import ViT
 from vitprune.errors import PruningError
 from vitprune.pruning.compact import cut
+from vitprune.pruning.fold import Fold
 from vitprune.pruning.measurements import SpeedMeter
 from vitprune.pruning.search import Move, SpeedSearch
 
@@ -30,17 +30,17 @@ class Pruned:
     corrections: int
 
 
-def reach_speedup(search: SpeedSearch, model: ViT, ablation: Ablation, target: float, meter: SpeedMeter) -> Pruned:
+def reach_speedup(search: SpeedSearch, model: ViT, fold: Fold, target: float, meter: SpeedMeter) -> Pruned:
     """The compact model of least KL found that is measured to be ``target`` times as fast as the meter's baseline.
 
-    ``search`` was made for ``model`` with ``ablation``. Raises PruningError that names the best speed if there is none.
+    ``search`` was made for ``model`` with ``fold``. Raises PruningError that names the best speed if there is none.
     """
     best: Pruned | None = None
     fastest = 1.0
 
     def measure(corrections: int) -> float:
         nonlocal best, fastest
-        small = cut(model, search.survivors, ablation)
+        small = cut(model, search.survivors, fold)
         speedup = meter.speedup(small)
         fastest = max(fastest, speedup)
         if speedup >= target and (best is None or search.kl < best.kl):

@@ -23,9 +23,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from vitprune.circuit.ablation import Ablation
 from vitprune.core.model.vit import ViT
 from vitprune.pruning.compact import Survivors
+from vitprune.pruning.fold import Fold
 from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.partial_model import PartialModel, Unit, sublayer_name
 from vitprune.storage import atomic_file
@@ -73,14 +73,14 @@ class SpeedSearch:
         self,
         model: ViT,
         images: Tensor,
-        ablation: Ablation,
+        fold: Fold,
         table: LatencyTable,
         group_size: int,
         *,
         batch_size: int | None = None,
         on_progress: Callable[[SpeedProgress], None] | None = None,
     ) -> None:
-        self._model = PartialModel(model, images, ablation, batch_size)
+        self._model = PartialModel(model, images, fold, batch_size)
         self._table = table
         self._units = self._model.units(group_size)
         self._on_progress = on_progress
