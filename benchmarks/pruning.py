@@ -39,10 +39,9 @@ from vitprune.circuit.sample import training_sample
 from vitprune.core.compute.device import keep_freed_memory
 from vitprune.core.compute.stopwatch import TimingProtocol, time_in_turn
 from vitprune.core.model import ViT
+from vitprune.pruning.cutting import search_target
 from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.measurements import Measurements, SpeedMeter, measured_speedup
-from vitprune.pruning.reach_speedup import reach_speedup
-from vitprune.pruning.search import SpeedSearch
 
 METHODS = ("ours", "torch-pruning", "magnitude", "eap", "random", "scratch")
 CACHE = WORK / "pruning"
@@ -97,15 +96,15 @@ def pruned(given: Setting, table: LatencyTable, protocol: TimingProtocol, case: 
     """The model of a method that is so many times as fast as the baseline."""
     method, speedup, seed, options = case.method, case.speedup, case.seed, given.params.prune
     images, labels = training_sample(given.packed, given.baseline.preprocessing, options.num_images, seed, CPU)
-    reference, _ = training_sample(given.packed, given.baseline.preprocessing, options.num_reference_images, seed, CPU)
-    group_size = given.params.prune.group_size
+    fold_images, _ = training_sample(given.packed, given.baseline.preprocessing, options.num_fold_images, seed, CPU)
+    group_size = options.group_size
     baseline = given.baseline.model
     model = sort_neurons(baseline, images, torch.Generator().manual_seed(seed))
-    ablation = Ablation.mean(model, reference)
+    ablation = Ablation.mean(model, fold_images)
     if method in ("ours", "scratch"):
-        search = SpeedSearch(model, images, ablation, table, group_size)
         meter = SpeedMeter(model, group_size, protocol, Measurements.read(CACHE / "latency.json"))
-        small = reach_speedup(search, model, ablation, speedup, meter).model
+        target = options.model_copy(update={"target_speedup": speedup, "target_kl": None})
+        small = search_target(target, model, images, fold_images, meter).model
         return rivals.scratch(small, seed) if method == "scratch" else small
     if method == "torch-pruning":
         return fast_enough(
