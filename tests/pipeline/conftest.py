@@ -29,6 +29,8 @@ SMALL = {
     "acdc.mlp_groups": 2,
     "acdc.num_images": 32,
     "acdc.num_reference_images": 64,
+    # No clock decides, but the circuit.
+    "prune.target_speedup": None,
     "prune.num_images": 32,
     "prune.num_fold_images": 64,
     "prune.timing_batch_size": 16,

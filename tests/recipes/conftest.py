@@ -24,7 +24,13 @@ SMALL = {
         "augment": NO_AUGMENTATION.model_dump(),
     },
     "acdc": {"num_images": 16, "num_reference_images": 16, "mlp_groups": 2, "tau": 1e-4},
-    "prune": {"num_images": 16, "num_fold_images": 16, "timing_batch_size": 2, "timing_rounds": 5},
+    "prune": {
+        "target_speedup": None,
+        "num_images": 16,
+        "num_fold_images": 16,
+        "timing_batch_size": 2,
+        "timing_rounds": 5,
+    },
     "finetune": {"epochs": 1, "warmup_epochs": 0},
     "evaluate": {"batch_size": 8, "timing_batch_sizes": [1, 2], "timing_rounds": 5, "timing_warmup": 1},
 }

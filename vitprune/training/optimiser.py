@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from vitprune.core.model.vit import ViT
+from vitprune.training.muon import Muon
 from vitprune.training.weights import weight_matrices
 
 OptimiserName = Literal["adamw", "muon"]
@@ -31,8 +32,7 @@ def make_optimisers(
     ``adamw`` (Loshchilov & Hutter 2019, arXiv 1711.05101) trains all parameters, in the groups of
     ``parameter_groups``. ``muon`` (Jordan et al. 2024, kellerjordan.github.io/posts/muon) orthogonalises the momentum
     of a weight matrix. It trains the matrices inside the layers, and AdamW the embedding, the classifier and everything
-    that is not a matrix. Muon's steps are scaled to the size of AdamW's, so one learning rate suits both (Liu et al.
-    2025, arXiv 2502.16982).
+    that is not a matrix. Muon's steps are scaled to the size of AdamW's, so one learning rate suits both.
     """
     if name == "adamw":
         return (_adamw(model, parameter_groups(model, weight_decay), learning_rate),)
@@ -46,7 +46,7 @@ def make_optimisers(
     # Pruning may leave no layers at all.
     if not inner:
         return (adamw,)
-    return Muon(inner, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"), adamw
+    return Muon(inner, lr=learning_rate, weight_decay=weight_decay), adamw
 
 
 def _groups(decayed: list[nn.Parameter], parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
