@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 CHANGES = SMALL | {
     "train.epochs": 4,
-    # Muon makes more of what is rounded differently: after some epochs another image may be right.
+    # Muon makes more of what is rounded differently: after four epochs another image may be right.
     "train.optimizer": "adamw",
     "model.drop_path": 0.1,
     "model.dropout": 0.1,
@@ -87,9 +87,11 @@ def test_a_stage_on_two_processes_finds_what_it_finds_on_one(folders, name):
     one, two = (numbers(json.loads((folder / "metrics" / f"{name}.json").read_text())) for folder in folders)
     assert one
     assert two.keys() == one.keys()
+    images = json.loads((folders[0] / "metrics" / "clean.json").read_text())["images"]
     for dotted, number in one.items():
-        # Rounded differently, one of 270 images may be on the other side.
-        tolerance = 1 / 250 if dotted.endswith(("accuracy", "top5")) else 2e-4
+        # Rounded differently, one image may be on the other side.
+        split = next((split for split in ("train", "val") if f".{split}." in dotted), "test")
+        tolerance = 1.01 / images[split] if dotted.endswith((".accuracy", ".top5")) else 2e-4
         assert two[dotted] == pytest.approx(number, abs=tolerance), dotted
 
 

@@ -115,8 +115,9 @@ class Fold:
         assert covariances is not None
         covariance = covariances[1 if is_short else 0]
         among_kept = covariance[stays[:, None], stays].clone()
-        squares = covariance + torch.diag(means.to(covariance).square().mean(dim=0))
-        among_kept.diagonal().add_(ridge_penalty(RIDGE, covariance, squares))
+        variances = covariance.diagonal()
+        squares = variances + means.to(covariance).square().mean(dim=0)
+        among_kept.diagonal().add_(ridge_penalty(RIDGE, variances, squares))
         crossed = covariance[stays[:, None], gone] @ weight[:, gone].T.to(covariance)
         more = torch.cholesky_solve(crossed, torch.linalg.cholesky(among_kept)).T.to(weight)
         return Folded(weight=weight[:, stays] + more, bias=bias - means[:, stays] @ more.T)
@@ -156,13 +157,13 @@ def moments_of(model: ViT, images: Tensor) -> list[Moments | None]:
     return moments
 
 
-def ridge_penalty(ridge: float, centred: Tensor, squares: Tensor) -> Tensor:
-    """λ for products ``centred (m, m)`` around the mean, which were computed from those around zero, ``squares``.
+def ridge_penalty(ridge: float, variances: Tensor, squares: Tensor) -> Tensor:
+    """λ for activations with these ``variances (m,)``, which were computed from their mean ``squares (m,)``.
 
     Of activations that never vary only rounding errors are left, which may be negative.
     """
-    rounding = 1e-10 * squares.diagonal().mean() + torch.finfo(squares.dtype).tiny
-    return ridge * centred.diagonal().mean().clamp(min=0) + rounding
+    rounding = 1e-10 * squares.mean() + torch.finfo(squares.dtype).tiny
+    return ridge * variances.mean().clamp(min=0) + rounding
 
 
 def precise_device(device: torch.device) -> torch.device:

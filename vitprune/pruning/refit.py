@@ -159,7 +159,7 @@ class _Sums:
         """Weight ``(d, m)`` and biases ``(t, d)`` of the ridge regression that is drawn towards ``prior (d, m)``."""
         aa, ay, _ = self._centred()
         within = aa.clone()
-        within.diagonal().add_(ridge_penalty(ridge, aa, self.aa))
+        within.diagonal().add_(ridge_penalty(ridge, aa.diagonal(), self.aa.diagonal()))
         prior = prior.to(aa)
         # Solved for the step away from the prior: it is exactly zero where there is nothing to learn.
         step = torch.cholesky_solve(ay - aa @ prior.T, torch.linalg.cholesky(within)).T
