@@ -55,7 +55,7 @@ def add_seed(found: Found, given: Setting, table: LatencyTable, speedups: Sequen
             search = SpeedSearch(model, images, fold, table, options.group_size)
             limit = search.whole_milliseconds / speedup
             search.reach_milliseconds(limit)
-            search.oscillate_around(limit)
+            search.improve_within(limit)
             by_mean = cut(model, search.survivors, mean)
             folded = {
                 "mean": by_mean,

@@ -109,19 +109,26 @@ def brute_force(searched):
 
 
 @pytest.mark.slow
-def test_it_often_finds_the_best_of_all_choices_and_else_comes_near():
-    shares = []
-    for seed in range(5):
+def test_it_mostly_comes_within_5_percent_of_the_best_of_all_choices():
+    kls, times = [], []
+    for seed in range(6):
         searched = with_images(random_model(seed, num_layers=2, d_mlp=9, scale=12.0))
         choices = brute_force(searched)
-        for speedup in (1.3, 1.8, 2.5):
+        for speedup in (1.3, 1.5, 1.8, 2.5):
             search = new_search(searched)
             limit = search.whole_milliseconds / speedup
             assert search.reach_milliseconds(limit)
-            search.oscillate_around(limit)
-            shares.append(search.kl / min(kl for milliseconds, kl in choices if milliseconds <= limit))
-    assert statistics.median(shares) < 1.001
-    assert statistics.geometric_mean(shares) < 1.3
+            search.improve_within(limit)
+            kls.append(search.kl / min(kl for milliseconds, kl in choices if milliseconds <= limit))
+        for limit in (3e-4, 1e-3, 3e-3):
+            search = new_search(searched)
+            search.reach_kl(limit)
+            times.append(search.milliseconds / min(milliseconds for milliseconds, kl in choices if kl <= limit))
+    assert min(*kls, *times) > 1 - 1e-6
+    for shares in (kls, times):
+        assert statistics.median(shares) < 1.001
+        assert statistics.geometric_mean(shares) < 1.04
+        assert sum(share < 1.05 for share in shares) >= 0.8 * len(shares)
 
 
 def test_the_trace_names_what_was_removed_and_restored(searched):

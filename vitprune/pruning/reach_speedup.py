@@ -52,7 +52,7 @@ def reach_speedup(search: SpeedSearch, model: ViT, fold: Fold, target: float, me
         is_possible = search.reach_milliseconds(limit)
         speedup = measure(corrections)
         if target <= speedup <= (1 + TOLERANCE) * target:
-            search.oscillate_around(limit)
+            search.improve_within(limit)
             measure(corrections)
             break
         if not is_possible:

@@ -5,7 +5,8 @@ fast enough. Every removal changes what the other units are worth and how long t
 removed, for example, the MLPs behind them compute one token instead of all, and many of their neurons cost almost
 nothing. So units are also restored, and the search oscillates around its limit: it removes a few units too many,
 restores others, and goes on for as long as that helps (oscillating search, Somol and Pudil 2000, "Oscillating search
-algorithms for feature selection").
+algorithms for feature selection"). What no oscillation tries is forced at last: a unit is removed or restored against
+the greedy order, and the search repairs around it (ejection chains, Glover 1996).
 
 A change of KL that was measured some moves ago is measured again only when its unit would be the next to move (lazy
 greedy, Minoux 1978).
@@ -39,7 +40,11 @@ MAX_OSCILLATIONS = 24
 MIN_GAIN = 0.002
 """An oscillation that gains a smaller share than this is the last of its width."""
 
+MAX_FORCED_MOVES = 16
+"""So many forced moves are tried in vain."""
+
 Action = Literal["removed", "restored"]
+_Step = tuple[Unit, Action]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +91,9 @@ class SpeedSearch:
         self._on_progress = on_progress
         self.milliseconds = self.whole_milliseconds = table.milliseconds(self._model.config)
         self.trace: list[Move] = []
-        self._changes: dict[tuple[Unit, Action], _Change] = {}
+        self._changes: dict[_Step, _Change] = {}
         self._moves = self._tried = 0
+        self._forced: Unit | None = None
 
     @property
     def survivors(self) -> Survivors:
@@ -109,8 +115,8 @@ class SpeedSearch:
         self._grow_to(limit)
         return True
 
-    def oscillate_around(self, limit: float) -> None:
-        """Oscillate around these milliseconds, which the model is within, for as long as that lowers KL."""
+    def improve_within(self, limit: float) -> None:
+        """Lower KL within these milliseconds, which the model is within: oscillate, then force moves."""
 
         def oscillate(width: float) -> None:
             if width < 0:
@@ -120,7 +126,15 @@ class SpeedSearch:
                 self._shrink_to(limit)
             self._grow_to(limit)
 
-        self._oscillate(oscillate, lambda: self.kl if self.milliseconds <= limit else math.inf)
+        def repair() -> None:
+            self._shrink_to(limit)
+            self._grow_to(limit)
+
+        def cost() -> float:
+            return self.kl if self.milliseconds <= limit else math.inf
+
+        self._oscillate(oscillate, cost)
+        self._force_moves(repair, cost)
 
     def reach_kl(self, limit: float) -> None:
         """Make the model as fast as the search can with KL within ``limit``, in nats."""
@@ -134,11 +148,19 @@ class SpeedSearch:
                 self._grow_within(limit)
             self._shrink_within(limit)
 
-        self._oscillate(oscillate, lambda: self.milliseconds if self.kl <= limit else math.inf)
+        def repair() -> None:
+            self._grow_within(limit)
+            self._shrink_within(limit)
+
+        def cost() -> float:
+            return self.milliseconds if self.kl <= limit else math.inf
+
+        self._oscillate(oscillate, cost)
+        self._force_moves(repair, cost)
 
     def _oscillate(self, oscillate: Callable[[float], None], cost: Callable[[], float]) -> None:
         """Oscillate while that lowers the cost, with wider oscillations when it no longer does."""
-        best, best_kept, moves = cost(), self._model.kept, len(self.trace)
+        state, best = self._state(), cost()
         widths = list(OSCILLATION_WIDTHS)
         for _ in range(MAX_OSCILLATIONS):
             if not widths:
@@ -148,11 +170,53 @@ class SpeedSearch:
             if gain < MIN_GAIN * best:
                 widths.pop(0)
             if gain > 0:
-                best, best_kept, moves = cost(), self._model.kept, len(self.trace)
+                state, best = self._state(), cost()
             else:
-                self._model.keep(best_kept)
-                self._count_move()
-                del self.trace[moves:]
+                self._return_to(state)
+
+    def _force_moves(self, repair: Callable[[], None], cost: Callable[[], float]) -> None:
+        """Force one promising move after another, repair around each, and keep what lowers the cost."""
+        state, best = self._state(), cost()
+        tried: set[_Step] = set()
+        while len(tried) < MAX_FORCED_MOVES:
+            step = next((step for step in self._promising() if step not in tried), None)
+            if step is None:
+                return
+            tried.add(step)
+            self._forced, action = step
+            self._move(self._forced, action=action)
+            repair()
+            self._forced = None
+            repair()
+            if best - cost() > MIN_GAIN * best:
+                state, best = self._state(), cost()
+                tried.clear()
+            else:
+                self._return_to(state)
+
+    def _promising(self) -> list[_Step]:
+        """Every possible move, the most promising first.
+
+        The time that a move saves or takes counts as much KL as it would at the price of the cheapest removal.
+        """
+        moves: list[tuple[_Step, float]] = [((unit, "removed"), -saved) for unit, saved in self._removable()]
+        moves += [((unit, "restored"), taken) for unit, taken in self._restorable(math.inf)]
+        for step, _ in moves:
+            if step not in self._changes:
+                self._measure(*step)
+        prices = [self._changes[step].kl / -taken for step, taken in moves if taken < 0]
+        price = max(min(prices, default=0.0), 0.0)
+        moves.sort(key=lambda move: self._changes[move[0]].kl + price * move[1])
+        return [step for step, _ in moves]
+
+    def _state(self) -> _State:
+        return _State(kept=self._model.kept, changes={**self._changes}, moves=self._moves, trace=len(self.trace))
+
+    def _return_to(self, state: _State) -> None:
+        self._model.keep(state.kept)
+        self._changes, self._moves = {**state.changes}, state.moves
+        self.milliseconds = self._table.milliseconds(self._model.config)
+        del self.trace[state.trace :]
 
     def _shrink_to(self, limit: float) -> bool:
         while self.milliseconds > limit:
@@ -221,7 +285,11 @@ class SpeedSearch:
         """The unit to remove with the least KL per millisecond saved, or to restore with the most per millisecond."""
         restores = action == "restored"
         # Where the cost falls in stairs, removing less than a whole sublayer may save nothing.
-        movable = [(unit, milliseconds) for unit, milliseconds in candidates if restores or milliseconds > 0]
+        movable = [
+            (unit, milliseconds)
+            for unit, milliseconds in candidates
+            if (restores or milliseconds > 0) and not self._is_forced(unit)
+        ]
         for unit, _ in movable:
             known = self._changes.get((unit, action))
             if known is None or abs(self.milliseconds / known.milliseconds - 1) > STALE_AFTER:
@@ -243,6 +311,13 @@ class SpeedSearch:
             elif change.kl < 0 if restores else self.kl + change.kl <= most_kl:
                 return unit
         return None
+
+    def _is_forced(self, unit: Unit) -> bool:
+        """Whether to move this unit would undo some of the move that is forced."""
+        forced = self._forced
+        if forced is None or forced.sublayer != unit.sublayer:
+            return False
+        return not set(forced.members).isdisjoint(unit.members)
 
     def _measure(self, unit: Unit, action: Action) -> None:
         after = self._model.kl_with(unit) if action == "restored" else self._model.kl_without(unit)
@@ -283,6 +358,16 @@ class _Change:
     kl: float
     moves: int
     milliseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """Where a search can return to: what is left, what is known of it, and how many moves led there."""
+
+    kept: tuple[tuple[int, ...], ...]
+    changes: dict[_Step, _Change]
+    moves: int
+    trace: int
 
 
 def _price(change: float, milliseconds: float, action: Action) -> float:
