@@ -4,7 +4,8 @@
 
 PIPELINE is a folder in which the pipeline has run up to ``train``. Speeds are predicted, by one table of times for all.
 For each speed and seed of the images, one search sees the mean fold and another the affine one; what each leaves is
-folded in all three ways. Choices are made by the validation images; the test images are reported beside them. Writes
+folded in all three ways. "Chosen" is what ``prune.fold: refit`` does: of both, the refit with the lower KL on the images of
+the search. Choices are made by the validation images; the test images are reported beside them. Writes
 benchmarks/results/SOURCE_folds.md.
 """
 
@@ -50,6 +51,7 @@ def add_seed(found: Found, given: Setting, table: LatencyTable, speedups: Sequen
     mean = Fold.mean(Ablation.mean(model, fold_images), model)
     affine = Fold.affine(model, fold_images)
     for speedup in speedups:
+        refits: list[tuple[float, str]] = []
         for name, fold in (("mean", mean), ("affine", affine)):
             sys.stderr.write(f"seed {seed}, {speedup:g} times as fast, search by the {name} fold\n")
             search = SpeedSearch(model, images, fold, table, options.group_size)
@@ -67,6 +69,10 @@ def add_seed(found: Found, given: Setting, table: LatencyTable, speedups: Sequen
                     logits = predict(small, of.images, preprocessing, device=CPU)
                     scores = kl_divergence(full[split], logits), 100 * score(logits, of.labels).accuracy
                     found[speedup, name, way, split].append(scores)
+            with torch.inference_mode():
+                refits.append((kl_divergence(model(images), folded["refit"](images)), name))
+        for split in splits:
+            found[speedup, "chosen", "refit", split].append(found[speedup, min(refits)[1], "refit", split][-1])
 
 
 def main() -> None:

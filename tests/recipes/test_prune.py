@@ -7,11 +7,13 @@ from tests.circuit.oracle import random_images, random_model
 from tests.recipes.conftest import CPU
 from tests.training.conftest import PREPROCESSING, tiny_model
 from vitprune.circuit import Ablation, Circuit, Graph
+from vitprune.circuit.metrics import kl_divergence
 from vitprune.core.model import SavedModel
 from vitprune.errors import MeasurementError, PruningError
 from vitprune.pruning import compact, cutting
 from vitprune.pruning.measurements import Measurements, SpeedMeter
 from vitprune.pruning.options import PruneOptions
+from vitprune.pruning.refit import refit
 from vitprune.recipes.prune import CircuitModel, prune
 
 OPTIONS = PruneOptions(
@@ -73,6 +75,17 @@ def test_with_the_measurements_of_before_the_same_model_comes_out(searched, reac
     assert replayed.table() == meter.table()
     assert (again.trace, again.kl) == (first.trace, first.kl)
     assert all(map(torch.equal, first.model.state_dict().values(), again.model.state_dict().values()))
+
+
+@pytest.mark.alone
+def test_of_two_searches_the_one_with_the_lower_kl_after_the_refit_decides(searched, reached):
+    model, images, fold_images = searched
+    chosen, meter = search(searched, reached[1].measurements, target_speedup=2.0, fold="refit")
+    kls = []
+    for fold in ("mean", "affine"):
+        pruned, _ = search(searched, meter.measurements, target_speedup=2.0, fold=fold)
+        kls += [pruned.kl, kl_divergence(model(images), refit(pruned.model, model, fold_images)(images))]
+    assert chosen.kl == pytest.approx(min(kls), rel=1e-4)
 
 
 @pytest.mark.alone

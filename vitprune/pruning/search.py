@@ -40,8 +40,10 @@ MAX_OSCILLATIONS = 24
 MIN_GAIN = 0.002
 """An oscillation that gains a smaller share than this is the last of its width."""
 
-MAX_FORCED_MOVES = 16
-"""So many forced moves are tried in vain."""
+MAX_VAIN_MOVES = 16
+"""So many forced moves in a row may not help."""
+MAX_TRIES = 1500
+"""After so many measurements no further oscillation is begun, and after as many more no further forced move."""
 
 Action = Literal["removed", "restored"]
 _Step = tuple[Unit, Action]
@@ -162,8 +164,9 @@ class SpeedSearch:
         """Oscillate while that lowers the cost, with wider oscillations when it no longer does."""
         state, best = self._state(), cost()
         widths = list(OSCILLATION_WIDTHS)
+        last = self._tried + MAX_TRIES
         for _ in range(MAX_OSCILLATIONS):
-            if not widths:
+            if not widths or self._tried >= last:
                 return
             oscillate(widths[0])
             gain = best - cost()
@@ -178,9 +181,10 @@ class SpeedSearch:
         """Force one promising move after another, repair around each, and keep what lowers the cost."""
         state, best = self._state(), cost()
         tried: set[_Step] = set()
-        while len(tried) < MAX_FORCED_MOVES:
+        last = self._tried + MAX_TRIES
+        while self._tried < last:
             step = next((step for step in self._promising() if step not in tried), None)
-            if step is None:
+            if step is None or len(tried) == MAX_VAIN_MOVES:
                 return
             tried.add(step)
             self._forced, action = step
