@@ -4,7 +4,7 @@
 
 PIPELINE is a folder in which the pipeline has run up to ``train``. Speeds are predicted, by one table of times for all.
 For each speed and seed of the images, one search sees the mean fold and another the affine one; what each leaves is
-folded in all three ways. "Chosen" is what ``prune.fold: refit`` does: of the two refits, the one with the lower KL on the
+folded in all three ways. "Chosen" is what ``prune.fold: refit`` does: of the two, the refit with the lower KL on the
 images of the search. Choices are made by the validation images; the test images are reported beside them. Writes
 benchmarks/results/SOURCE_folds.md.
 """
