@@ -31,7 +31,7 @@ import rivals
 import torch
 from discovery_models import ROOT, WORK, machine
 from torch import nn
-from tuning import CPU, Setting, accuracy, at_once, plural, setting_of, spread, tune
+from tuning import CPU, Setting, accuracy, accuracy_and_loss, at_once, plural, setting_of, spread, tune
 
 from vitprune.circuit import Ablation
 from vitprune.circuit.neurons import sort_neurons
@@ -40,10 +40,13 @@ from vitprune.core.compute.device import keep_freed_memory
 from vitprune.core.compute.stopwatch import TimingProtocol, time_in_turn
 from vitprune.core.model import ViT
 from vitprune.pruning.cutting import search_target
+from vitprune.pruning.fold import Fold
 from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.measurements import Measurements, SpeedMeter, measured_speedup
 
-METHODS = ("ours", "torch-pruning", "magnitude", "eap", "random", "scratch")
+OURS = {"ours": "refit", "ours, affine": "affine", "ours, mean": "mean", "scratch": "refit"}
+"""Our search and the fold that goes with it."""
+METHODS = (*OURS, "torch-pruning", "corp", "mask tuning", "magnitude", "eap", "random")
 CACHE = WORK / "pruning"
 RATIOS = [round(0.02 * step, 2) for step in range(46)]
 BATCH_SIZES = (1, 8, 128)
@@ -62,7 +65,8 @@ class Case:
 
     def file(self, suffix: str) -> Path:
         """Where what is known of it is kept."""
-        name = f"{self.method}-{self.speedup:g}-batch{self.batch_size}-seed{self.seed}{suffix}"
+        method = "-".join(self.method.replace(",", "").split())
+        name = f"{method}-{self.speedup:g}-batch{self.batch_size}-seed{self.seed}{suffix}"
         return CACHE / setting_of(self.folder).name / name
 
     @property
@@ -87,7 +91,7 @@ def prune(cases: Sequence[Case], given: Setting, protocol: TimingProtocol) -> No
         sys.stderr.write(f"prune: {case.method}, {case.speedup:g} times as fast, seed {case.seed}\n")
         model = pruned(given, table, protocol, case)
         found = {f"batch_{size}": speed(given.baseline.model, model, size) for size in BATCH_SIZES}
-        found["before"] = accuracy(given, model, "test")
+        found["before"], found["loss_before"] = accuracy_and_loss(given, model, "test")
         case.pruned_file.parent.mkdir(parents=True, exist_ok=True)
         torch.save((model, found), case.pruned_file)
 
@@ -101,24 +105,25 @@ def pruned(given: Setting, table: LatencyTable, protocol: TimingProtocol, case: 
     baseline = given.baseline.model
     model = sort_neurons(baseline, images, torch.Generator().manual_seed(seed))
     ablation = Ablation.mean(model, fold_images)
-    if method in ("ours", "scratch"):
+    if method in OURS:
         meter = SpeedMeter(model, group_size, protocol, Measurements.read(CACHE / "latency.json"))
-        target = options.model_copy(update={"target_speedup": speedup, "target_kl": None})
-        small = search_target(target, model, images, fold_images, meter).model
+        update = {"target_speedup": speedup, "target_kl": None, "fold": OURS[method]}
+        small = search_target(options.model_copy(update=update), model, images, fold_images, meter).model
         return rivals.scratch(small, seed) if method == "scratch" else small
     if method == "torch-pruning":
-        return fast_enough(
-            given.baseline.model, protocol, rivals.by_torch_pruning(model, images, labels, RATIOS), speedup
-        )
+        models = rivals.by_torch_pruning(model, images, labels, RATIOS)
+        return fast_enough(baseline, protocol, models, speedup)
     units = rivals.heads_and_groups(model, images, ablation, group_size)
     scores = {
         "magnitude": lambda: rivals.magnitude_scores(model, units),
         "random": lambda: rivals.random_scores(units, seed),
         "eap": lambda: rivals.eap_scores(model, units, images, labels, ablation, group_size),
+        "corp": lambda: rivals.energy_scores(model, units, fold_images),
+        "mask tuning": lambda: rivals.fisher_scores(model, units, images, labels),
     }[method]()
-    return fast_enough(
-        given.baseline.model, protocol, rivals.by_ranking(model, ablation, units, scores, table), speedup
-    )
+    fold = Fold.affine(model, fold_images) if method == "corp" else Fold.mean(ablation, model)
+    small = fast_enough(baseline, protocol, rivals.by_ranking(model, fold, units, scores, table), speedup)
+    return rivals.mask_tuned(small, model, fold_images) if method == "mask tuning" else small
 
 
 def fast_enough(
@@ -154,7 +159,8 @@ def tuned(case: Case) -> dict[str, float]:
     else:
         model, found = torch.load(case.pruned_file, weights_only=False)
     tune(given, model, case.seed, case.epochs, is_fresh=case.method == "scratch")
-    found |= {"val": accuracy(given, model, "val"), "test": accuracy(given, model, "test")}
+    found["val"] = accuracy(given, model, "val")
+    found["test"], found["loss"] = accuracy_and_loss(given, model, "test")
     case.tuned_file.parent.mkdir(parents=True, exist_ok=True)
     case.tuned_file.write_text(json.dumps(found))
     return found
@@ -166,8 +172,8 @@ def table_of(results: dict[Case, dict[str, float]], speedups: Sequence[float], b
     lines = [
         f"| method | asked for | speed-up, batch {batch_size} | "
         + " | ".join(f"batch {size}" for size in others)
-        + " | before fine-tuning | after | ours minus this |",
-        "| --- " + "| ---: " * (5 + len(others)) + "|",
+        + " | before fine-tuning | loss | after | loss | ours minus this, before | after |",
+        "| --- " + "| ---: " * (8 + len(others)) + "|",
     ]
     for speedup in speedups:
         tests = {
@@ -179,10 +185,11 @@ def table_of(results: dict[Case, dict[str, float]], speedups: Sequence[float], b
         for method, by_seed in tests.items():
             if not by_seed:
                 continue
-            gaps = [
-                tests["ours"][seed]["test"] - found["test"] for seed, found in by_seed.items() if seed in tests["ours"]
-            ]
             found = list(by_seed.values())
+            gaps = [
+                [tests["ours"][seed][key] - of[key] for seed, of in by_seed.items() if seed in tests["ours"]]
+                for key in ("before", "test")
+            ]
             cells = [
                 method,
                 f"{speedup:g}×",
@@ -190,9 +197,8 @@ def table_of(results: dict[Case, dict[str, float]], speedups: Sequence[float], b
                     f"{statistics.median(each[f'batch_{size}'] for each in found):.2f}×"
                     for size in (batch_size, *others)
                 ),
-                spread([each["before"] for each in found]),
-                spread([each["test"] for each in found]),
-                "–" if method == "ours" or not gaps else spread(gaps),
+                *(spread([each[key] for each in found]) for key in ("before", "loss_before", "test", "loss")),
+                *("–" if method == "ours" or not gap else spread(gap) for gap in gaps),
             ]
             lines.append("| " + " | ".join(cells) + " |")
     return lines

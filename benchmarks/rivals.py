@@ -1,8 +1,11 @@
 """What someone would use instead of ``prune.target_speedup``: other ways to choose what goes.
 
-A ranking gives each head and each group of neurons a score; what scores least goes first, and what it gave on average
-goes into biases as in our own compact models. Torch-Pruning (Fang et al. 2023, arXiv 2301.12900) narrows the stream as
-well, so that its models need a form of their own, ``PlainViT``.
+A ranking gives each head and each group of neurons a score. What scores least for its milliseconds goes first, and
+what it gave on average goes into biases, as in our own compact models. Two rivals have more than a ranking. After CORP
+(arXiv 2602.05243), units are ranked by the energy of what they write, and the affine fold makes up for them. After Kwon
+et al. 2022 (arXiv 2204.09656), they are ranked by the Fisher information of their masks, and the masks of the rest are
+tuned by least squares. Both are written anew here, for the same units and times as ours. Torch-Pruning (Fang et al.
+2023, arXiv 2301.12900) narrows the stream as well, so that its models need a form of their own, ``PlainViT``.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ from vitprune.circuit import Ablation, Graph, discover
 from vitprune.core.model import ViT
 from vitprune.pruning import cut
 from vitprune.pruning.compact import Survivors
-from vitprune.pruning.fold import Fold
+from vitprune.pruning.fold import Fold, moments_of
 from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.partial_model import PartialModel, Unit
 
-# Magnitude, random and attribution: an order of units -------------------------------------------------------------
+# Rankings of units -------------------------------------------------------------
 
 
 def magnitude_scores(model: ViT, units: list[Unit]) -> Tensor:
@@ -62,8 +65,95 @@ def eap_scores(
     return torch.tensor([totals[unit.name] for unit in units])
 
 
+def energy_scores(model: ViT, units: list[Unit], images: Tensor) -> Tensor:
+    """The mean square of what a unit writes around its mean, summed over the stream."""
+    moments = moments_of(model, images)
+    scores = []
+    for unit in units:
+        of, sublayer = moments[unit.sublayer], _sublayer(model, unit.sublayer)
+        columns = _columns(sublayer, torch.tensor(unit.members))
+        weight = sublayer.out.weight.detach()[:, columns].to(of.all_tokens)
+        scores.append(((weight @ of.all_tokens[columns[:, None], columns]) * weight).sum())
+    return torch.stack(scores).float()
+
+
+def fisher_scores(model: ViT, units: list[Unit], images: Tensor, labels: Tensor) -> Tensor:
+    """The sum over the images of the squared derivative of each one's loss by a mask on the unit."""
+    written: dict[int, Tensor] = {}
+    hooks = []
+    for index in range(2 * model.config.num_layers):
+        sublayer = _sublayer(model, index)
+        hooks.append(
+            sublayer.out.register_forward_pre_hook(lambda _, inputs, index=index: written.update({index: inputs[0]}))
+        )
+    model = model.requires_grad_(True)
+    with torch.enable_grad():
+        loss = F.cross_entropy(model(images), labels, reduction="sum")
+        gradients = dict(zip(written, torch.autograd.grad(loss, list(written.values())), strict=True))
+    model.requires_grad_(False)
+    for hook in hooks:
+        hook.remove()
+    scores = []
+    for unit in units:
+        columns = _columns(_sublayer(model, unit.sublayer), torch.tensor(unit.members))
+        slope = (written[unit.sublayer].detach() * gradients[unit.sublayer])[:, :, columns].sum(dim=(1, 2))
+        scores.append(slope.square().sum())
+    return torch.stack(scores)
+
+
+def _sublayer(model: ViT, index: int) -> nn.Module:
+    block = model.blocks[index // 2]
+    return block.mlp if index % 2 else block.attention
+
+
+def _columns(sublayer: nn.Module, members: Tensor) -> Tensor:
+    """The columns of the output map that heads or neurons write by."""
+    width = sublayer.out.weight.shape[1] // getattr(sublayer, "num_heads", sublayer.out.weight.shape[1])
+    return (members[:, None] * width + torch.arange(width)).flatten()
+
+
+@torch.no_grad()
+def mask_tuned(small: ViT, model: ViT, images: Tensor, ridge: float = 1e-3) -> ViT:
+    """``small`` with a factor on each head and each neuron that is left, fitted sublayer by sublayer.
+
+    The factors bring the stream after the sublayer as close as possible to that of the whole model, on the tokens that
+    ``small`` computes; a ridge penalty draws them towards one.
+    """
+    small = copy.deepcopy(small).eval()
+    ours, whole = small.embed(images), model.embed(images)
+    seen: list[Tensor] = []
+    for index in range(2 * model.config.num_layers):
+        tokens = 1 if index // 2 >= small.config.first_short_layer else None
+        whole = whole + _sublayer(model, index)(whole)
+        sublayer = _sublayer(small, index)
+        if sublayer is None:
+            ours = ours[:, :tokens]
+            continue
+        read = (ours, tokens) if index % 2 == 0 else (ours[:, :tokens],)
+        hook = sublayer.out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        wanted = whole[:, :tokens] - ours[:, :tokens] - (sublayer(*read) - _linear_part(sublayer, seen))
+        hook.remove()
+        inner, weight = seen.pop().double(), sublayer.out.weight.double()
+        inner = inner[:, : wanted.shape[1]]
+        width = len(_columns(sublayer, torch.tensor([0])))
+        products = torch.einsum("btm,btn->mn", inner, inner) * (weight.T @ weight)
+        right = torch.einsum("btm,btd,dm->m", inner, wanted.double(), weight)
+        products = rearrange(products, "(u i) (v j) -> u v i j", i=width, j=width).sum(dim=(2, 3))
+        right = rearrange(right, "(u i) -> u i", i=width).sum(dim=1)
+        penalty = ridge * products.diagonal().mean() * torch.eye(len(products), dtype=products.dtype)
+        factors = 1 + torch.linalg.solve(products + penalty, right - products.sum(dim=1))
+        sublayer.out.weight.mul_(factors.repeat_interleave(width).to(sublayer.out.weight))
+        ours = ours[:, :tokens] + sublayer(*read)
+    return small
+
+
+def _linear_part(sublayer: nn.Module, seen: list[Tensor]) -> Tensor:
+    """What the last forward pass of the output map wrote, without its bias."""
+    return seen[-1] @ sublayer.out.weight.T
+
+
 def by_ranking(
-    model: ViT, ablation: Ablation, units: list[Unit], scores: Tensor, table: LatencyTable
+    model: ViT, fold: Fold, units: list[Unit], scores: Tensor, table: LatencyTable
 ) -> list[Callable[[], ViT]]:
     """Compact models with ever more units gone, those first whose score is least for the milliseconds they cost."""
     config = model.config
@@ -74,12 +164,10 @@ def by_ranking(
         curve = table.curve(kind, is_short=unit.sublayer // 2 >= config.first_short_layer)
         saved.append(max(curve.saving(width, len(unit.members)), 1e-6))
     order = torch.argsort(scores / torch.tensor(saved), stable=True).tolist()
-    return [
-        lambda gone=order[:count]: _without(model, ablation, [units[i] for i in gone]) for count in range(len(order))
-    ]
+    return [lambda gone=order[:count]: _without(model, fold, [units[i] for i in gone]) for count in range(len(order))]
 
 
-def _without(model: ViT, ablation: Ablation, gone: list[Unit]) -> ViT:
+def _without(model: ViT, fold: Fold, gone: list[Unit]) -> ViT:
     lost = {place: set() for place in range(2 * model.config.num_layers)}
     for unit in gone:
         lost[unit.sublayer].update(unit.members)
@@ -87,7 +175,7 @@ def _without(model: ViT, ablation: Ablation, gone: list[Unit]) -> ViT:
         torch.tensor([i for i in range(count) if i not in lost[place]], dtype=torch.long)
         for place, count in enumerate([model.config.num_heads, model.config.d_mlp] * model.config.num_layers)
     ]
-    return cut(model, Survivors(heads=tuple(kept[0::2]), neurons=tuple(kept[1::2])), Fold.mean(ablation, model))
+    return cut(model, Survivors(heads=tuple(kept[0::2]), neurons=tuple(kept[1::2])), fold)
 
 
 def heads_and_groups(model: ViT, images: Tensor, ablation: Ablation, group_size: int) -> list[Unit]:

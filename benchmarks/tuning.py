@@ -73,10 +73,16 @@ def _start(jobs: int) -> None:
     keep_freed_memory()
 
 
+def accuracy_and_loss(given: Setting, model: torch.nn.Module, split: str) -> tuple[float, float]:
+    """Accuracy in percent and loss in nats."""
+    images = getattr(given.packed, split)
+    found = score(predict(model, images.images, given.baseline.preprocessing, device=CPU), images.labels)
+    return 100 * found.accuracy, found.loss
+
+
 def accuracy(given: Setting, model: torch.nn.Module, split: str) -> float:
     """In percent."""
-    images = getattr(given.packed, split)
-    return 100 * score(predict(model, images.images, given.baseline.preprocessing, device=CPU), images.labels).accuracy
+    return accuracy_and_loss(given, model, split)[0]
 
 
 def tune(
