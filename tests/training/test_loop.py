@@ -75,8 +75,22 @@ def test_the_best_epoch_is_restored(splits: Splits) -> None:
     assert result.best_epoch == ranked[0].epoch
     assert result.best_epoch < 8, "noise is best forgotten early; else this test shows nothing"
     assert same_weights(model, snapshots[result.best_epoch - 1])
-    assert accuracy_of(model, splits[1]) == pytest.approx(result.best.val_accuracy)
+    assert accuracy_of(model, splits[1]) == pytest.approx(result.best.accuracy)
     assert not model.training
+
+
+def test_a_model_that_may_stay_keeps_its_weights_if_no_epoch_is_better(splits: Splits) -> None:
+    model = tiny_model()
+    known = random_split(32)
+    train_tiny(model, known, known, recipe(epochs=30, learning_rate=0.01))
+    before, accuracy = weights_of(model), accuracy_of(model, known)
+    options = recipe(epochs=2, learning_rate=0.01)
+    stayed = train_tiny(model, splits[0], known, options, may_stay=True)
+    assert (stayed.best_epoch, len(stayed.history)) == (0, 2)
+    assert stayed.best.accuracy == pytest.approx(accuracy)
+    assert same_weights(model, before)
+    assert train_tiny(model, splits[0], known, options).best_epoch > 0
+    assert not same_weights(model, before)
 
 
 def test_history_has_one_record_per_epoch_and_callbacks_see_all_of_it(trained: Trained) -> None:

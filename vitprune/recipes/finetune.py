@@ -138,6 +138,7 @@ class Recovery:
                 state=state,
                 progress=progress,
                 scope=options.scope if name == "pruned" else "all",
+                may_stay=True,
             )
 
     def _prune_on(
@@ -180,7 +181,7 @@ def _kept_round(folder: Path, key: dict[str, Any]) -> tuple[SavedModel, dict[str
 
 
 def _joined(results: list[TrainingResult]) -> TrainingResult:
-    """The records of all rounds as those of one training; the best epoch is the last round's."""
+    """The records of all rounds as those of one training; the best epoch is the last round's, or its start."""
     history: list[EpochRecord] = []
     before = 0
     for result in results:
@@ -190,4 +191,5 @@ def _joined(results: list[TrainingResult]) -> TrainingResult:
         history=tuple(history),
         gradient_flow=results[-1].gradient_flow,
         best_epoch=before + results[-1].best_epoch,
+        best=results[-1].best,
     )

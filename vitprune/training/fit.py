@@ -50,8 +50,9 @@ def fit(
     state: Path | None = None,
     progress: TrainingProgress | None = None,
     scope: Literal["all", "cut"] = "all",
+    may_stay: bool = False,
 ) -> TrainingResult:
-    """Train a model in place.
+    """Train a model in place; if it ``may_stay``, the weights before the first step count as epoch 0.
 
     With ``scope`` cut, only those sublayers of a pruned model are trained that lost something. A ``teacher``
     on ``device`` is used if ``options.distillation`` says so.
@@ -75,6 +76,7 @@ def fit(
             on_epoch=progress.on_epoch,
             on_step=progress.on_step,
             state_path=state,
+            may_stay=may_stay,
         )
 
 

@@ -41,17 +41,28 @@ NOT_IN_IDENTITY = {"checkpoint_minutes", "teacher", "distillation"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValScore:
+    """Accuracy and loss in nats on the validation split."""
+
+    accuracy: float
+    loss: float
+
+    def is_above(self, other: ValScore) -> bool:
+        """Whether this has the higher accuracy, or with the same the lower loss."""
+        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """The records of a training run, whose weights are those after ``best_epoch``."""
+    """The records of a training run, whose weights are those after ``best_epoch``, with their score on validation.
+
+    Epoch 0 stands for the weights before the first step.
+    """
 
     history: tuple[EpochRecord, ...]
     gradient_flow: tuple[LayerGradient, ...]
     best_epoch: int
-
-    @property
-    def best(self) -> EpochRecord:
-        """The record of the best epoch."""
-        return self.history[self.best_epoch - 1]
+    best: ValScore
 
 
 @dataclass
@@ -61,15 +72,19 @@ class _Progress:
     history: list[EpochRecord] = field(default_factory=list)
     gradient_flow: list[LayerGradient] = field(default_factory=list)
     best_epoch: int = 0
+    best: ValScore | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, record: EpochRecord, gradients: list[LayerGradient], model: ViT) -> None:
         """Add an epoch, and keep the weights if they are the best so far."""
         self.history.append(record)
         self.gradient_flow += gradients
-        best = self.history[self.best_epoch - 1]
-        if not self.best_epoch or (record.val_accuracy, -record.val_loss) > (best.val_accuracy, -best.val_loss):
-            self.best_epoch = record.epoch
+        self.consider(record.epoch, ValScore(accuracy=record.val_accuracy, loss=record.val_loss), model)
+
+    def consider(self, epoch: int, found: ValScore, model: ViT) -> None:
+        """Keep the weights after ``epoch`` if they are the best so far."""
+        if self.best is None or found.is_above(self.best):
+            self.best_epoch, self.best = epoch, found
             self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
@@ -78,6 +93,7 @@ class _Progress:
             "history": [asdict(record) for record in self.history],
             "gradient_flow": [asdict(gradient) for gradient in self.gradient_flow],
             "best_epoch": self.best_epoch,
+            "best": self.best and asdict(self.best),
             "best_weights": self.best_weights,
         }
 
@@ -88,13 +104,18 @@ class _Progress:
             history=[EpochRecord(**record) for record in state["history"]],
             gradient_flow=[LayerGradient(**gradient) for gradient in state["gradient_flow"]],
             best_epoch=state["best_epoch"],
+            best=state["best"] and ValScore(**state["best"]),
             best_weights=state["best_weights"],
         )
 
     def result(self) -> TrainingResult:
         """The records of a finished run."""
+        assert self.best is not None
         return TrainingResult(
-            history=tuple(self.history), gradient_flow=tuple(self.gradient_flow), best_epoch=self.best_epoch
+            history=tuple(self.history),
+            gradient_flow=tuple(self.gradient_flow),
+            best_epoch=self.best_epoch,
+            best=self.best,
         )
 
 
@@ -110,10 +131,12 @@ def train(
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
     state_path: Path | None = None,
+    may_stay: bool = False,
 ) -> TrainingResult:
     """Train ``model`` in place and leave it on the device, in evaluation mode, with its best weights.
 
-    The best epoch has the highest accuracy on the validation split, then the lower loss there, then comes first.
+    The best epoch has the highest accuracy on the validation split, then the lower loss there, then comes first. If the
+    model ``may_stay`` as it is, its weights before the first step count as epoch 0.
     Parameters that do not require a gradient stay as they are. A ``distiller`` adds its teacher to the labels; the
     teacher must be on the device already, and ``options.distillation`` and ``options.teacher`` are not read.
 
@@ -141,6 +164,7 @@ def train(
         identity = _identity(model, options, preprocessing, compute, distiller) | {
             "training images": _split_digest(train_split),
             "validation images": _split_digest(val_split),
+            "may stay": may_stay,
         }
         state_file = StateFile(state_path, identity, options.checkpoint_minutes)
     try:
@@ -155,7 +179,7 @@ def train(
                 distiller=distiller,
             )
             run = _Run(steps, place(val_split, compute.device), state_file, request, on_epoch, on_step)
-            return run.finish()
+            return run.finish(may_stay=may_stay)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{compute.device} ran out of memory at train.batch_size {options.batch_size}; lower train.batch_size, "
@@ -209,9 +233,11 @@ class _Run:
             self.progress = _Progress.of_state(state["progress"])
             logger.info("goes on from %s: epoch %d, batch %d", state_file.path, steps.epoch, steps.done + 1)
 
-    def finish(self) -> TrainingResult:
+    def finish(self, *, may_stay: bool) -> TrainingResult:
         """Train to the end and give the model the best weights."""
         steps, progress, epochs = self.steps, self.progress, self.steps.options.epochs
+        if may_stay and progress.best is None and math.isfinite((start := self._val_score()).loss):
+            progress.consider(0, start, steps.trained_model)
         while steps.epoch <= epochs:
             steps.train_epoch(self._after_step)
             record = self._record()
@@ -229,8 +255,8 @@ class _Run:
             "trained %d epochs; best on validation: epoch %d, accuracy %.2f %%, loss %.4f",
             epochs,
             result.best_epoch,
-            100 * result.best.val_accuracy,
-            result.best.val_loss,
+            100 * result.best.accuracy,
+            result.best.loss,
         )
         return result
 
@@ -257,8 +283,8 @@ class _Run:
                 logger.info("stopped; run again to go on from %s", self.state_file.path)
                 leave(self.agreed_signal)
 
-    def _record(self) -> EpochRecord:
-        steps, sums = self.steps, self.steps.sums
+    def _val_score(self) -> ValScore:
+        steps = self.steps
         logits = predict(
             steps.trained_model,
             self.val.images,
@@ -266,7 +292,11 @@ class _Run:
             steps.options.batch_size,
             steps.compute.device,
         )
-        val_score = score(logits, self.val.labels)
+        found = score(logits, self.val.labels)
+        return ValScore(accuracy=found.accuracy, loss=found.loss)
+
+    def _record(self) -> EpochRecord:
+        steps, sums, val_score = self.steps, self.steps.sums, self._val_score()
         if not math.isfinite(val_score.loss):
             raise TrainingError(
                 f"epoch {steps.epoch}: the validation loss is not finite ({val_score.loss}, learning rate "
