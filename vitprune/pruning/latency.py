@@ -1,4 +1,4 @@
-"""How long each sublayer of a ViT takes at each width, and how fast whole models are, measured once on their device.
+"""How long each sublayer of a ViT takes at each width, measured once on its device.
 
 Legend of dimensions: b images, t tokens, d width of the stream.
 """
@@ -156,6 +156,7 @@ def table_key(config: ViTConfig, group_size: int, protocol: TimingProtocol) -> d
         "rounds": protocol.rounds,
         "image": [config.in_channels, config.image_size, config.patch_size, config.patch_embedding],
         "pooling": config.pooling,
+        "num_classes": config.num_classes,
         "d_model": config.d_model,
         "d_head": config.d_head,
         "most_heads": max(config.layer_heads),

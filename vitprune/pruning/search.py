@@ -46,7 +46,7 @@ MAX_TRIES = 1500
 """After so many measurements no further oscillation is begun, and after as many more no further forced move."""
 
 Action = Literal["removed", "restored"]
-_Step = tuple[Unit, Action]
+_Candidate = tuple[Unit, Action]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class SpeedSearch:
         self._on_progress = on_progress
         self.milliseconds = self.whole_milliseconds = table.milliseconds(self._model.config)
         self.trace: list[Move] = []
-        self._changes: dict[_Step, _Change] = {}
+        self._changes: dict[_Candidate, _Change] = {}
         self._moves = self._tried = 0
         self._forced: Unit | None = None
 
@@ -180,14 +180,14 @@ class SpeedSearch:
     def _force_moves(self, repair: Callable[[], None], cost: Callable[[], float]) -> None:
         """Force one promising move after another, repair around each, and keep what lowers the cost."""
         state, best = self._state(), cost()
-        tried: set[_Step] = set()
+        tried: set[_Candidate] = set()
         last = self._tried + MAX_TRIES
         while self._tried < last:
-            step = next((step for step in self._promising() if step not in tried), None)
-            if step is None or len(tried) == MAX_VAIN_MOVES:
+            candidate = next((candidate for candidate in self._promising() if candidate not in tried), None)
+            if candidate is None or len(tried) == MAX_VAIN_MOVES:
                 return
-            tried.add(step)
-            self._forced, action = step
+            tried.add(candidate)
+            self._forced, action = candidate
             self._move(self._forced, action=action)
             repair()
             self._forced = None
@@ -198,20 +198,20 @@ class SpeedSearch:
             else:
                 self._return_to(state)
 
-    def _promising(self) -> list[_Step]:
+    def _promising(self) -> list[_Candidate]:
         """Every possible move, the most promising first.
 
         The time that a move saves or takes counts as much KL as it would at the price of the cheapest removal.
         """
-        moves: list[tuple[_Step, float]] = [((unit, "removed"), -saved) for unit, saved in self._removable()]
+        moves: list[tuple[_Candidate, float]] = [((unit, "removed"), -saved) for unit, saved in self._removable()]
         moves += [((unit, "restored"), taken) for unit, taken in self._restorable(math.inf)]
-        for step, _ in moves:
-            if step not in self._changes:
-                self._measure(*step)
-        prices = [self._changes[step].kl / -taken for step, taken in moves if taken < 0]
+        for candidate, _ in moves:
+            if candidate not in self._changes:
+                self._measure(*candidate)
+        prices = [self._changes[candidate].kl / -taken for candidate, taken in moves if taken < 0]
         price = max(min(prices, default=0.0), 0.0)
         moves.sort(key=lambda move: self._changes[move[0]].kl + price * move[1])
-        return [step for step, _ in moves]
+        return [candidate for candidate, _ in moves]
 
     def _state(self) -> _State:
         return _State(kept=self._model.kept, changes={**self._changes}, moves=self._moves, trace=len(self.trace))
@@ -369,7 +369,7 @@ class _State:
     """Where a search can return to: what is left, what is known of it, and how many moves led there."""
 
     kept: tuple[tuple[int, ...], ...]
-    changes: dict[_Step, _Change]
+    changes: dict[_Candidate, _Change]
     moves: int
     trace: int
 

@@ -1,8 +1,8 @@
 """Automated Circuit Discovery (Conmy et al. 2023, arXiv 2304.14997), over edges, over nodes, or over both.
 
 Receivers are visited in reverse topological order, and the senders of each latest first. An edge whose removal makes
-KL(full ‖ circuit) grow by less than τ is left out for good. The growth is signed and is taken against the circuit as it
-stands. A receiver from which no path leads to the logits loses its edges without a test.
+the metric, KL(full ‖ circuit) by default, grow by less than τ is left out for good. The growth is signed and is taken
+against the circuit as it stands. A receiver from which no path leads to the logits loses its edges without a test.
 
 Over nodes the rule is the same, with all edges out of one head or neuron group as the candidate: dense hardware gets
 faster only when a whole node goes. ``node-edge`` searches nodes first and then the edges between those that stay,

@@ -118,6 +118,7 @@ class ViTConfig:
 
     @property
     def num_patches(self) -> int:
+        """Patches of an image, which is square."""
         return (self.image_size // self.patch_size) ** 2
 
     @property
