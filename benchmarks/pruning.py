@@ -105,6 +105,9 @@ def pruned(given: Setting, table: LatencyTable, protocol: TimingProtocol, case: 
     baseline = given.baseline.model
     model = sort_neurons(baseline, images, torch.Generator().manual_seed(seed))
     ablation = Ablation.mean(model, fold_images)
+    ours = replace(case, method="ours").pruned_file
+    if method == "scratch" and ours.is_file():
+        return rivals.scratch(torch.load(ours, weights_only=False)[0], seed)
     if method in OURS:
         meter = SpeedMeter(model, group_size, protocol, Measurements.read(CACHE / "latency.json"))
         update = {"target_speedup": speedup, "target_kl": None, "fold": OURS[method]}
