@@ -18,6 +18,7 @@ on. Writes benchmarks/results/SOURCE_pruning.md, SOURCE being that of the data.
 import argparse
 import copy
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -44,9 +45,9 @@ from vitprune.pruning.fold import Fold
 from vitprune.pruning.latency import LatencyTable
 from vitprune.pruning.measurements import Measurements, SpeedMeter, measured_speedup
 
-OURS = {"ours": "refit", "ours, affine": "affine", "ours, mean": "mean", "scratch": "refit"}
+OURS = {"ours": "refit", "ours, affine": "affine", "ours, mean": "mean"}
 """Our search and the fold that goes with it."""
-METHODS = (*OURS, "torch-pruning", "corp", "mask tuning", "magnitude", "eap", "random")
+METHODS = (*OURS, "scratch", "torch-pruning", "corp", "mask tuning", "magnitude", "eap", "random")
 CACHE = WORK / "pruning"
 RATIOS = [round(0.02 * step, 2) for step in range(46)]
 BATCH_SIZES = (1, 8, 128)
@@ -99,20 +100,21 @@ def prune(cases: Sequence[Case], given: Setting, protocol: TimingProtocol) -> No
 def pruned(given: Setting, table: LatencyTable, protocol: TimingProtocol, case: Case) -> nn.Module:
     """The model of a method that is so many times as fast as the baseline."""
     method, speedup, seed, options = case.method, case.speedup, case.seed, given.params.prune
+    if method == "scratch":
+        ours = replace(case, method="ours")
+        known = ours.pruned_file.is_file()
+        small = torch.load(ours.pruned_file, weights_only=False)[0] if known else pruned(given, table, protocol, ours)
+        return rivals.scratch(small, seed)
     images, labels = training_sample(given.packed, given.baseline.preprocessing, options.num_images, seed, CPU)
     fold_images, _ = training_sample(given.packed, given.baseline.preprocessing, options.num_fold_images, seed, CPU)
     group_size = options.group_size
     baseline = given.baseline.model
     model = sort_neurons(baseline, images, torch.Generator().manual_seed(seed))
     ablation = Ablation.mean(model, fold_images)
-    ours = replace(case, method="ours").pruned_file
-    if method == "scratch" and ours.is_file():
-        return rivals.scratch(torch.load(ours, weights_only=False)[0], seed)
     if method in OURS:
         meter = SpeedMeter(model, group_size, protocol, Measurements.read(CACHE / "latency.json"))
         update = {"target_speedup": speedup, "target_kl": None, "fold": OURS[method]}
-        small = search_target(options.model_copy(update=update), model, images, fold_images, meter).model
-        return rivals.scratch(small, seed) if method == "scratch" else small
+        return search_target(options.model_copy(update=update), model, images, fold_images, meter).model
     if method == "torch-pruning":
         models = rivals.by_torch_pruning(model, images, labels, RATIOS)
         return fast_enough(baseline, protocol, models, speedup)
@@ -239,6 +241,9 @@ def main() -> None:
     results = dict(at_once(tuned, longest_first, arguments.jobs))
     whole = accuracy(given, given.baseline.model, "test")
     source = given.params.data.source
+    asked = [f"{speedup:g}" for speedup in arguments.speedups]
+    command = ["--speedups", *asked, "--seeds", str(arguments.seeds), "--epochs", str(epochs)]
+    command += ["--batch-size", str(size), "--methods", *arguments.methods]
     lines = [
         f"# Ways to prune, {source}",
         "",
@@ -247,6 +252,8 @@ def main() -> None:
         f"Mean ± standard deviation over {plural(arguments.seeds, 'seed')} of search images, random mask and "
         "fine-tuning; test accuracy in %. The baseline, fine-tuned in the same way: "
         f"{spread([results[case]['test'] for case in controls])} %.",
+        "",
+        f"    python benchmarks/pruning.py --folder PIPELINE {shlex.join(command)}",
         "",
         *table_of(results, arguments.speedups, size),
     ]
