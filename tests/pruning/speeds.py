@@ -12,8 +12,13 @@ TABLE = LatencyTable(measured_on={}, rest_ms=1, attention=CURVE, mlp=CURVE, shor
 
 def take_speeds_from_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is measured for pruning follows from the numbers of heads and neurons."""
-    monkeypatch.setattr(measurements, "measured_speedup", lambda baseline, small, _: _width(baseline) / _width(small))
+    monkeypatch.setattr(measurements, "measured_speedup", lambda baseline, small, _: speedup(baseline, small))
     monkeypatch.setattr(measurements, "measure_table", lambda *_: TABLE)
+
+
+def speedup(baseline: ViT, small: ViT) -> float:
+    """How many times as fast ``small`` counts as."""
+    return _width(baseline) / _width(small)
 
 
 def _width(model: ViT) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,9 +23,11 @@ from vitprune.pruning.compact import compact, cut, survivors_of
 from vitprune.pruning.fold import Fold
 from vitprune.pruning.measurements import Measurements, SpeedMeter
 from vitprune.pruning.options import FoldName, PruneOptions
-from vitprune.pruning.reach_speedup import Pruned, reach_speedup
+from vitprune.pruning.reach_speedup import TOLERANCE, Pruned, reach_speedup
 from vitprune.pruning.refit import refit
 from vitprune.pruning.search import Move, SpeedProgress, SpeedSearch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,9 @@ def prune_to_target(
     def search() -> CompactModel:
         meter = _meter(baseline or model, options, device, known)
         pruned = search_target(options, model, images, fold_images, meter, on_progress=on_progress)
-        return _on_cpu(_result(saved, pruned, meter, predicted=round(meter.predicted_speedup(pruned.model), 3)))
+        result = _result(saved, pruned, meter, predicted=round(meter.predicted_speedup(pruned.model), 3))
+        _warn_if_too_slow(result.metrics["measured_speedup"], options)
+        return _on_cpu(result)
 
     return _on_device(from_main(search), device)
 
@@ -101,6 +106,17 @@ def search_target(
     candidates = [found_by(fold) for fold in (mean, affine)]
     fitted = [(_refitted(pruned, model, images, fold_images, options), ms) for pruned, ms in candidates]
     return min(fitted, key=lambda candidate: (candidate[1], candidate[0].kl))[0]
+
+
+def _warn_if_too_slow(measured: float, options: PruneOptions) -> None:
+    if options.target_speedup is not None and measured < (1 - TOLERANCE) * options.target_speedup:
+        logger.warning(
+            "prune.target_speedup %g was met when the model was chosen, but measured once more the model is only "
+            "%.2f times as fast as the baseline: times differ from run to run on this machine. Raise "
+            "prune.timing_rounds, or run on a quiet machine after deleting models/latency.json",
+            options.target_speedup,
+            measured,
+        )
 
 
 def _refitted(pruned: Pruned, model: ViT, images: Tensor, fold_images: Tensor, options: PruneOptions) -> Pruned:
