@@ -35,7 +35,8 @@ class Pruned:
 def reach_speedup(search: SpeedSearch, model: ViT, fold: Fold, target: float, meter: SpeedMeter) -> Pruned:
     """The compact model of least KL found that is measured to be ``target`` times as fast as the meter's baseline.
 
-    It is so in each of ``NUM_MEASUREMENTS``. ``search`` was made for ``model`` with ``fold``. Raises PruningError that names the best speed if there is none.
+    It is so in each of ``NUM_MEASUREMENTS``. ``search`` was made for ``model`` with ``fold``. Raises PruningError that
+    names the best speed if there is none.
     """
     best: Pruned | None = None
     fastest = 1.0
