@@ -22,7 +22,7 @@ from vitprune.circuit.metrics import MetricName, kl_divergence
 from vitprune.core.model.predict import ImageIndexed
 from vitprune.core.model.vit import ViT
 from vitprune.errors import CheckpointError, CircuitError
-from vitprune.storage import atomic_folder, read_json, write_json
+from vitprune.storage import atomic_folder, check_unchanged, read_json, write_json
 
 FORMAT = 2
 ALL_RECEIVERS = "*"
@@ -158,7 +158,7 @@ class Circuit:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Circuit:
-        """Read what ``save`` wrote; CheckpointError if it is missing, broken or of another format."""
+        """Read what ``save`` wrote; CheckpointError if it is missing, broken, changed or of another format."""
         folder = Path(folder)
         content: dict[str, Any] = read_json(folder / "circuit.json")
         try:
@@ -172,7 +172,7 @@ class Circuit:
             tensors = load_file(folder / "ablation.safetensors", device=str(device))
             with (folder / "trace.csv").open(newline="", encoding="utf-8") as file:
                 trace = tuple(_decision(row) for row in csv.DictReader(file))
-            return cls(
+            circuit = cls(
                 graph=graph,
                 keep_mask=keep_mask,
                 ablation=_ablation(content["ablation"], tensors, len(graph.layer_heads)),
@@ -185,6 +185,8 @@ class Circuit:
             )
         except (KeyError, TypeError, ValueError, OSError, SafetensorError, CircuitError) as error:
             raise CheckpointError(f"{folder}: not a saved circuit ({error}); run the acdc stage again") from error
+        check_unchanged(folder)
+        return circuit
 
 
 class _Masked(ImageIndexed):

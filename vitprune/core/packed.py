@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vitprune.errors import CheckpointError, DataError
-from vitprune.storage import read_json
+from vitprune.storage import check_unchanged, read_json
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -91,7 +91,7 @@ def labels_file(split: SplitName) -> str:
 def load_packed(folder: Path) -> PackedData:
     """Open packed data; images are read from disk when they are used.
 
-    Raises DataError, naming the file, if a file is missing or broken, or if the files do not belong together.
+    Raises DataError, naming the file, if a file is missing, broken or changed, or if the files do not belong together.
     """
     path = folder / DATASET_FILE
     try:
@@ -106,7 +106,7 @@ def load_packed(folder: Path) -> PackedData:
         raise DataError(f"{path}: format version {dataset.format_version}, expected {FORMAT_VERSION}; {_AGAIN}")
     if not len(dataset.mean) == len(dataset.std) == dataset.channels or min(dataset.std) <= 0:
         raise DataError(f"{path}: mean and std must be {dataset.channels} numbers each, std above 0; {_AGAIN}")
-    return PackedData(
+    packed = PackedData(
         train=_load_split(folder, "train", dataset),
         val=_load_split(folder, "val", dataset),
         test=_load_split(folder, "test", dataset),
@@ -114,6 +114,11 @@ def load_packed(folder: Path) -> PackedData:
         mean=dataset.mean,
         std=dataset.std,
     )
+    try:
+        check_unchanged(folder)
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
+    return packed
 
 
 def _load_split(folder: Path, split: SplitName, dataset: Dataset) -> Split:

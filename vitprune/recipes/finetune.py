@@ -25,7 +25,7 @@ from vitprune.pruning.cutting import prune_to_target
 from vitprune.pruning.measurements import Measurements
 from vitprune.pruning.options import PruneOptions
 from vitprune.pruning.search import SpeedProgress
-from vitprune.storage import atomic_folder, read_json, write_json
+from vitprune.storage import atomic_folder, check_unchanged, read_json, write_json
 from vitprune.training.fit import Trained, TrainingProgress, fit, trained
 from vitprune.training.history import EpochRecord
 from vitprune.training.loop import TrainingResult
@@ -174,6 +174,7 @@ class Recovery:
 def _kept_round(folder: Path, key: dict[str, Any]) -> tuple[SavedModel, dict[str, Any]] | None:
     """The pruned model, on the CPU, and the figures that an interrupted round with the same key left."""
     try:
+        check_unchanged(folder)
         kept = read_json(folder / "round.json")
         return (load_model(folder / "model"), kept["figures"]) if kept["key"] == key else None
     except (VitpruneError, KeyError, TypeError):

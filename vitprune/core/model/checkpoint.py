@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from vitprune.core.model.config import ViTConfig
 from vitprune.core.model.vit import ViT
 from vitprune.errors import CheckpointError, ConfigError
-from vitprune.storage import atomic_folder, read_json, write_json
+from vitprune.storage import atomic_folder, check_unchanged, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -69,7 +69,7 @@ def save_model(folder: Path, saved: SavedModel) -> None:
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> SavedModel:
     """Read a model folder, in evaluation mode, onto ``device``.
 
-    Raises CheckpointError if a file is missing or broken, or if weights and config do not belong together.
+    Raises CheckpointError if a file is missing, broken or changed, or if weights and config do not belong together.
     """
     folder = Path(folder)
     content = read_json(folder / CONFIG)
@@ -96,5 +96,6 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> SavedM
         ) from error
     if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
         raise CheckpointError(f"{folder / WEIGHTS}: holds weights that are not finite; train again")
+    check_unchanged(folder)
     model.eval().to(device)
     return SavedModel(model=model, preprocessing=preprocessing, class_names=class_names)

@@ -27,7 +27,7 @@ from vitprune.data.raw.folder import (
     read_idx,
 )
 from vitprune.errors import CheckpointError, DataError
-from vitprune.storage import read_json
+from vitprune.storage import check_unchanged, read_json
 
 MAX_IMAGE_BYTES = 1 << 28
 MAX_TEXT_BYTES = 1 << 26
@@ -64,7 +64,7 @@ def open_raw(raw: Path, data: DataOptions) -> Collection:
 def read_source(folder: Path, data: DataOptions) -> RawSource:
     """Read ``source.json`` and check that it belongs to these params and that its files are there.
 
-    Raises DataError if it is missing, broken or of another source, or if a file is missing or of another size.
+    Raises DataError if it is missing, broken or of another source, or if a file is missing or changed.
     """
     path = folder / SOURCE_FILE
     try:
@@ -90,6 +90,10 @@ def read_source(folder: Path, data: DataOptions) -> RawSource:
             raise DataError(f"{file}: missing; {_AGAIN}")
         if file.stat().st_size != expected.bytes:
             raise DataError(f"{file}: {file.stat().st_size} bytes, {SOURCE_FILE} says {expected.bytes}; {_AGAIN}")
+    try:
+        check_unchanged(folder)
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
     return source
 
 
