@@ -1,4 +1,4 @@
-"""The exported pruned model in ONNX Runtime against the exported baseline: is pruning worth as much there as in PyTorch?
+"""The exported pruned model in ONNX Runtime against the exported baseline: what pruning is worth outside PyTorch.
 
     dvc repro && python benchmarks/onnx_runtime.py
 
