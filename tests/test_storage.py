@@ -247,7 +247,7 @@ def test_a_folder_of_the_users_own_files_is_not_replaced(tmp_path, own_files):
     before = contents_of(tmp_path)
     with pytest.raises(StorageError, match=r"mine: would be replaced as a whole, but holds files that vitprune"):
         check_targets(folders=[folder])
-    with pytest.raises(StorageError, match="give another folder, or empty this one"), atomic_folder(folder) as partial:
+    with pytest.raises(StorageError, match="empty it, or give another folder"), atomic_folder(folder) as partial:
         (partial / "new").touch()
     assert contents_of(tmp_path) == before
 
@@ -315,7 +315,10 @@ CHANGES = {
 
 @pytest.mark.parametrize(
     "change",
-    [pytest.param(change, marks=pytest.mark.fault(f"{name}", "the reader says so")) for name, change in CHANGES.items()],
+    [
+        pytest.param(change, marks=pytest.mark.fault(f"{name}", "the reader says so"))
+        for name, change in CHANGES.items()
+    ],
 )
 def test_a_change_in_a_folder_is_noticed(tmp_path, change, monkeypatch):
     folder = tmp_path / "folder"

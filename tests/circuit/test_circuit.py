@@ -5,6 +5,7 @@ import torch
 
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import Circuit, discover
+from vitprune.storage import MARK
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
@@ -29,4 +30,5 @@ def test_a_circuit_from_before_there_was_a_choice_reads_the_class_token(tmp_path
     content = json.loads(path.read_text())
     del content["graph"]["pooling"]
     path.write_text(json.dumps(content))
+    (tmp_path / "circuit" / MARK).unlink()
     assert Circuit.load(tmp_path / "circuit").graph == circuit.graph

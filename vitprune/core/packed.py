@@ -139,7 +139,8 @@ def _load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> 
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; {_AGAIN}") from None
-    except (OSError, ValueError, EOFError) as error:
+    # The header is read by Python's own parser, which raises nearly anything on a broken one.
+    except Exception as error:
         raise DataError(f"{path}: not readable as an array ({error}); {_AGAIN}") from error
     if array.dtype != dtype or array.shape != shape:
         raise DataError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from vitprune.errors import CheckpointError
 from vitprune.storage.reading import read_json, sha256_of
@@ -27,8 +26,7 @@ SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 def write_mark(folder: Path) -> None:
     """Mark a complete folder as ours, with the checksum of every file in it."""
     checksums = {name: sha256_of(folder / name) for name in sorted(_files_in(folder))}
-    text = json.dumps({"note": NOTE, "sha256": checksums}, indent=2, ensure_ascii=False)
-    (folder / MARK).write_text(text + "\n", "utf-8")
+    (folder / MARK).write_bytes(_mark_of(checksums))
 
 
 def check_unchanged(folder: Path) -> None:
@@ -68,13 +66,17 @@ def _checksums(folder: Path) -> dict[str, str] | None:
     if not path.exists() or path.read_bytes() == EARLIER_MARK.encode():
         return None
     try:
-        mark: Any = read_json(path)
-    except CheckpointError:
-        mark = None
-    checksums = mark.get("sha256") if isinstance(mark, dict) and mark.get("note") == NOTE else None
-    if not isinstance(checksums, dict):
+        checksums = dict(read_json(path)["sha256"])
+        is_ours = path.read_bytes() == _mark_of(checksums)
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        is_ours = False
+    if not is_ours:
         raise CheckpointError(f"{path}: is not what vitprune wrote; {_advice(folder)}")
     return checksums
+
+
+def _mark_of(checksums: dict[str, str]) -> bytes:
+    return (json.dumps({"note": NOTE, "sha256": checksums}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _files_in(folder: Path) -> set[str]:

@@ -42,8 +42,8 @@ def _check_ours(folder: Path) -> None:
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read ({error.strerror}); give another folder") from error
     if others:
-        advice = "move them elsewhere, or give another folder" if is_marked else "give another folder, or empty this one"
+        advice = "move them elsewhere" if is_marked else "empty it"
         raise StorageError(
             f"{folder}: would be replaced as a whole, but holds files that vitprune did not write "
-            f"({', '.join(others[:3])}); {advice}"
+            f"({', '.join(others[:3])}); {advice}, or give another folder"
         )

@@ -104,7 +104,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 @contextmanager
 def _workplace(target: Path) -> Iterator[Path]:
-    """Yield the path, not yet taken, for the new ``target`` in a hidden folder beside it, which is removed in the end."""
+    """Yield a free path for the new ``target`` in a hidden folder beside it, which is removed in the end."""
     with _blamed_on(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Names of files have 255 bytes at most.
@@ -147,7 +147,7 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove a workplace once what it took away is back. Its lock goes last: without it, it could not be told as ours."""
+    """Put back what a workplace took away, and remove it: its lock last, by which it is known as ours."""
     for old in (folder / OLD).glob("*"):
         if not (folder.parent / old.name).exists():
             old.replace(folder.parent / old.name)

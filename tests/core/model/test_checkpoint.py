@@ -6,6 +6,7 @@ import torch
 from tests.circuit.oracle import random_images, random_model
 from vitprune.core.model import Preprocessing, SavedModel, load_model, save_model
 from vitprune.errors import CheckpointError
+from vitprune.storage import MARK, atomic_folder
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def test_a_model_from_before_there_was_a_choice_has_learned_positions_and_a_clas
     for name in ("positions", "pooling"):
         del content["model"][name]
     (folder / "config.json").write_text(json.dumps(content))
+    (folder / MARK).unlink()
     model = load_model(folder).model
     assert (model.config.positions, model.config.pooling) == ("learned", "class")
     images = random_images(model)
@@ -53,8 +55,10 @@ def test_preprocessing_scales_bytes_to_zero_mean_and_unit_deviation():
 
 
 def test_saving_replaces_the_folder_as_a_whole(folder):
-    (folder / "stray").touch()
-    save_model(folder, load_model(folder))
+    saved = load_model(folder)
+    with atomic_folder(folder) as partial:
+        (partial / "stray").touch()
+    save_model(folder, saved)
     assert sorted(path.name for path in folder.iterdir()) == [".made-by-vitprune", "config.json", "model.safetensors"]
 
 

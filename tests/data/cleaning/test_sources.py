@@ -11,7 +11,7 @@ from tests.data.conftest import clean_raw, data_params, fetch_raw, write_idx, wr
 from vitprune.data.cleaning.sources import open_digits, read_source
 from vitprune.data.options import DataOptions
 from vitprune.errors import DataError
-from vitprune.storage import read_json
+from vitprune.storage import MARK, read_json
 
 FASHION_MNIST = Path(os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
 """Where Debian's package dataset-fashion-mnist puts the files."""
@@ -41,6 +41,7 @@ def test_a_raw_folder_of_another_source_is_refused(raw: Path) -> None:
 def test_another_kaggle_data_set_is_refused(raw: Path) -> None:
     path = raw / "source.json"
     path.write_text(path.read_text().replace('"archive"', '"kaggle"').replace("null", '"somebody/images"'))
+    (raw / MARK).unlink()
 
     def wanted(**changes: Any) -> DataOptions:
         return data_params(source="kaggle", **changes)
