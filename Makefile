@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install repro table readme check format test test-fast lock clean
+.PHONY: install repro table readme check format test test-fast test-faults fuzz reliability audit lock clean
 
 TABLE := python -m vitprune table --metrics metrics/evaluate.json --timing metrics/timing.json
 
@@ -48,6 +48,19 @@ test: $(INSTALLED)  ## all tests, real DVC pipelines included
 
 test-fast: $(INSTALLED)  ## the tests that need neither a pipeline nor the clock
 	$(PYTEST) $(BESIDE) -m "not alone and not slow"
+
+test-faults: $(INSTALLED)  ## the tests that inject faults (docs/reliability.md lists them)
+	$(PYTEST) $(BESIDE) -m "fault and not alone"
+
+fuzz: $(INSTALLED)  ## 10,000 random changes of files, read by every reader
+	python -m tests.fuzz --mutations 10000
+
+reliability: $(INSTALLED)  ## write the table of faults into docs/reliability.md
+	python -m tests.faults.table
+
+audit: $(INSTALLED)  ## look for known vulnerabilities of the locked packages (needs a network)
+	python -m pip install --quiet --disable-pip-version-check pip-audit
+	pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lock: $(INSTALLED)  ## write the installed versions into requirements.lock
 	python -m pip freeze --exclude-editable --local \
