@@ -40,8 +40,9 @@ def closure(paths):
 
 
 def computes(module):
-    """Modules directly in vitprune/ read, write, refuse and choose the machine; DVC watches the params themselves."""
-    return len(module.parts) > 2 and module.name not in ("__init__.py", "options.py")
+    """Storage, and what is directly in vitprune/, reads, writes and refuses; DVC watches the params themselves."""
+    in_component = len(module.parts) > 2 and module.parts[1] != "storage"
+    return in_component and module.name not in ("__init__.py", "options.py")
 
 
 @pytest.mark.parametrize("stage", STAGES)
