@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.run_command import Done, assert_one_sentence, run_stage
+from vitprune.storage import atomic_folder
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("download", "clean", "train", "acdc", "prune", "finetune", "evaluate")
@@ -17,9 +18,8 @@ STAGES = ("download", "clean", "train", "acdc", "prune", "finetune", "evaluate")
 def project(tmp_path):
     """A working directory with params and with outputs of an earlier run."""
     for name in ("data/raw", "data/clean", "models/baseline", "models/pruned"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "earlier").write_text("kept")
-        (tmp_path / name / ".made-by-vitprune").touch()
+        with atomic_folder(tmp_path / name) as partial:
+            (partial / "earlier").write_text("kept")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     return tmp_path
 
@@ -40,6 +40,7 @@ def test_a_stage_refuses_an_unknown_parameter_in_a_process_of_its_own(project):
     assert_one_sentence(done, "params.yaml", "acdc.treshold is not a known parameter")
 
 
+@pytest.mark.fault("an unknown parameter", "every stage refuses it, and its old outputs stay")
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_refuses_an_unknown_parameter_and_keeps_what_was_there(project, stage):
     set_param(project, "acdc", "treshold", 0.1)
@@ -48,6 +49,7 @@ def test_every_stage_refuses_an_unknown_parameter_and_keeps_what_was_there(proje
     assert [path.read_text() for path in project.rglob("earlier")] == ["kept"] * 4
 
 
+@pytest.mark.fault("a parameter with an impossible value", "it is refused with its name and value")
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
@@ -65,6 +67,7 @@ def test_an_impossible_value_is_named(project, section, key, value, message):
     assert_one_sentence(run_stage("train", project), message)
 
 
+@pytest.mark.fault("the output of an earlier stage is missing", "it is named, and the command that makes it")
 @pytest.mark.parametrize(
     ("stage", "file"),
     [("clean", "data/raw"), *((stage, "data/clean/dataset.json") for stage in STAGES[2:])],
@@ -73,6 +76,7 @@ def test_a_missing_input_is_named(project, stage, file):
     assert_one_sentence(run_stage(stage, project), file)
 
 
+@pytest.mark.fault("data.path does not exist", "it is named")
 def test_the_folder_of_an_archive_that_is_not_there_is_named(project):
     set_param(project, "data", "source", "archive")
     set_param(project, "data", "path", "nowhere.zip")

@@ -36,6 +36,7 @@ def project(made_once, tmp_path):
     return shutil.copytree(made_once, tmp_path / "project")
 
 
+@pytest.mark.fault("a model of another shape than the params say", "it is refused before anything is computed")
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -53,6 +54,7 @@ def test_a_model_of_another_shape_is_refused(project, key, value, message):
     assert not (project / "models/pruned").exists()
 
 
+@pytest.mark.fault("weights that are no weights", "the file is named")
 def test_broken_weights_are_named(project):
     (project / "models/baseline/model.safetensors").write_bytes(b"nonsense")
     assert_one_sentence(run_stage("acdc", project), "models/baseline/model.safetensors: does not fit config.json")

@@ -48,6 +48,7 @@ def is_running(pid):
     return state != "Z"
 
 
+@pytest.mark.fault("a kill of dvc, or of the shell that it started", "the stage stops too")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
 @pytest.mark.parametrize("shell", ["none", "sh", "bash"])
 def test_a_stage_stops_when_the_process_that_started_it_is_killed(shell):
@@ -66,6 +67,7 @@ def test_a_stage_stops_when_the_process_that_started_it_is_killed(shell):
         assert not is_running(stage)
 
 
+@pytest.mark.fault("an interrupt from the keyboard", "one word, and the status that a shell expects")
 def test_an_interrupted_command_ends_with_its_usual_status(capsys):
     with pytest.raises(SystemExit) as end, report_errors():
         raise KeyboardInterrupt
