@@ -160,6 +160,17 @@ def test_two_writers_of_one_folder_do_not_mix(tmp_path):
     assert names_in(tmp_path) == ["folder"]
 
 
+@pytest.mark.fault("a folder is read while it is replaced", "it is there at every moment")
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="the system has no exchange")
+def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path):
+    target = tmp_path / "folder"
+    write_folder(target, "old")
+    with writer(target, "new", 0):
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            target.stat()
+
+
 def test_the_workplace_of_a_living_writer_is_left_alone(tmp_path):
     with writer(tmp_path / "folder", "half", 60):
         write_folder(tmp_path / "folder", "new")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -178,12 +179,12 @@ def _blamed_on(target: Path, partial: Path | None = None) -> Iterator[None]:
                 raise StorageError(f"{named}: cannot be read or written ({reason})") from error
         raise StorageError(f"{target}: cannot be written ({reason}); give another path, or make room") from error
     except Exception as error:
-        # Libraries that write files themselves report a full disk by errors of their own.
-        if partial is None or not _is_full(partial):
+        # Libraries that write files themselves report a full disk by errors of their own; those in Rust give its number.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if partial is None or not (_is_full(partial) or (number and int(number[1]) in _NO_ROOM)):
             raise
-        raise StorageError(
-            f"{target}: cannot be written (the disk is full); make room, or give another path"
-        ) from error
+        reason = os.strerror(int(number[1])) if number else "the disk is full"
+        raise StorageError(f"{target}: cannot be written ({reason}); give another path, or make room") from error
 
 
 def _is_full(partial: Path) -> bool:
