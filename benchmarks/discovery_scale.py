@@ -22,7 +22,7 @@ import torch
 from discovery_models import ROOT, Trained, machine, trained
 
 from vitprune.circuit import Ablation, Graph, discover
-from vitprune.circuit.engine.search import SearchProgress
+from vitprune.circuit.engine.phase import SearchProgress
 
 SECONDS_BETWEEN_FORWARDS = 30.0
 

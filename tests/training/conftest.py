@@ -12,8 +12,9 @@ from vitprune.core.model import Preprocessing, ViT, ViTConfig
 from vitprune.core.packed import Split
 from vitprune.training.compute import Compute
 from vitprune.training.history import EpochRecord
-from vitprune.training.loop import TrainingResult, train
+from vitprune.training.loop import train
 from vitprune.training.options import AugmentOptions, DistillationOptions, TrainOptions
+from vitprune.training.progress import TrainingResult
 
 NO_AUGMENTATION = AugmentOptions(
     horizontal_flip=0.0,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
+import math
 import os
+import random
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from tests.training.conftest import ALL_AUGMENTATION, random_split, recipe, same_weights, tiny_model, train_tiny
 from vitprune.errors import TrainingError
 from vitprune.training import loop
-from vitprune.training.loop import TrainingResult
+from vitprune.training import state as state_module
+from vitprune.training.progress import TrainingResult
+from vitprune.training.state import State, StateFile
 
 EPOCHS = 2
 STEPS = 4  # of an epoch of 33 images, 8 at a time, where one image alone is no batch
@@ -65,6 +73,7 @@ def state(stopped, tmp_path):
     return path
 
 
+@pytest.mark.fault("SIGTERM after any step of a training", "the next run ends with the same weights, bit by bit")
 @pytest.mark.parametrize("step", [1, STEPS, STEPS + 2, EPOCHS * STEPS])
 def test_stopped_after_any_step_it_ends_with_the_same_weights(splits, undisturbed, tmp_path, step):
     state, steps = tmp_path / "state.pt", []
@@ -77,6 +86,7 @@ def test_stopped_after_any_step_it_ends_with_the_same_weights(splits, undisturbe
     assert same_weights(model, undisturbed[0])
 
 
+@pytest.mark.fault("Ctrl-C in a training", "the state is saved")
 def test_an_interrupt_from_the_keyboard_stops_it_too(splits, tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -105,12 +115,13 @@ def test_a_short_interval_saves_between_epochs_and_may_differ_when_a_run_goes_on
     seen = []
 
     def on_step(*_: int) -> None:
-        seen.append(torch.load(state, weights_only=True)["state"]["steps"]["done"])
+        seen.append(content_of(state)["numbers"]["steps"]["done"])
 
     run(splits, changed(checkpoint_minutes=1e-9), state_path=state, on_step=on_step)
     assert seen == [3, 0, 1, 2, 3]
 
 
+@pytest.mark.fault("a state of a run with other params, data or initial weights", "it is refused and stays")
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -132,8 +143,135 @@ def test_the_state_of_another_run_is_refused_and_stays(splits, state, changes, n
     assert state.read_bytes() == content
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", "half"])
+def content_of(path):
+    """The numbers and the identity in a state file."""
+    return json.loads(bytes(load(path.read_bytes()[: -state_module.DIGEST_BYTES])["content"].tolist()))
+
+
+def assert_refused(splits, path, message="."):
+    """The state is refused before the first step, in one sentence that says what to do, and stays."""
+    content = path.read_bytes()
+    with pytest.raises(TrainingError, match=message) as refusal:
+        run(splits, state_path=path, on_step=lambda *_: pytest.fail("went on"))
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert str(refusal.value).endswith(f"delete {path} to start this run from the beginning")
+    assert len(str(refusal.value).splitlines()) == 1
+    assert path.read_bytes() == content
+
+
+@pytest.mark.fault("a state file that is cut short, or something else", "it is named, and stays")
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"x" * 5000, "half"])
 def test_a_broken_state_is_named(splits, state, content):
     state.write_bytes(state.read_bytes()[:3000] if content == "half" else content)
-    with pytest.raises(TrainingError, match="not readable as the state of a training run"):
-        run(splits, state_path=state)
+    assert_refused(splits, state, "not the state of a training run, or not as it was saved")
+
+
+@pytest.mark.fault("a flipped bit anywhere in a state file", "it is noticed before the first step")
+def test_flipped_bits_are_noticed(splits, state):
+    content, rng = state.read_bytes(), random.Random(0)
+    places = [0, 7, 8, len(content) - 1, *(rng.randrange(len(content)) for _ in range(40))]
+    for place in places:
+        changed_content = bytearray(content)
+        changed_content[place] ^= 1 << rng.randrange(8)
+        state.write_bytes(changed_content)
+        assert_refused(splits, state)
+
+
+@pytest.mark.fault("a state that another version of vitprune saved", "it is refused and stays")
+def test_the_state_of_another_version_is_refused(splits, state, monkeypatch):
+    with monkeypatch.context() as later:
+        later.setattr(state_module, "FORMAT", 99)
+        assert_refused(splits, state, r"another version of vitprune \(format 4\)")
+    torch.save({"format": 3, "identity": {}, "state": {}}, state)
+    assert_refused(splits, state, "an earlier version of vitprune")
+
+
+def test_a_state_without_its_parts_is_refused_even_if_it_is_whole(splits, state):
+    payload = state.read_bytes()[: 8 + 2]
+    state.write_bytes(payload + hashlib.sha256(payload).digest())
+    assert_refused(splits, state, "not the state of a training run")
+
+
+def variants_of_tensors(tensors):
+    """The names of all tensors with one of them changed, and what was changed."""
+    for name, tensor in tensors.items():
+        others = {other: value for other, value in tensors.items() if other != name}
+        yield f"without {name}", others
+        yield f"{name} by another name", others | {f"{name}.x": tensor}
+        yield f"{name} longer", others | {name: torch.cat([tensor.flatten(), tensor.flatten()[:1]])}
+        yield f"{name} as one number", others | {name: torch.tensor([[1.0]])}
+        yield (
+            f"{name} in another format",
+            others | {name: tensor.half() if tensor.is_floating_point() else tensor.int()},
+        )
+        if tensor.is_floating_point():
+            yield f"{name} not finite", others | {name: torch.full_like(tensor, math.nan)}
+            yield f"{name} infinite", others | {name: torch.full_like(tensor, math.inf)}
+    yield "a tensor too much", tensors | {"more": torch.zeros(1)}
+    yield "a best weight too much", tensors | {"best.more": torch.zeros(1)}
+    yield "no optimiser", {name: value for name, value in tensors.items() if not name.startswith("optimiser")}
+    yield "no tensors", {}
+
+
+def variants_of_numbers(numbers):
+    """The numbers with one of them changed, and what was changed."""
+
+    def places(value, path=()):
+        yield path
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, child in inner:
+            yield from places(child, (*path, key))
+
+    for path in places(numbers):
+        if not path:
+            continue
+        for new in (None, "text", -1, -1.5, 10**9, True, [], {}, [[1]], {"more": 1}, "nothing"):
+            changed_numbers = copy.deepcopy(numbers)
+            parent = changed_numbers
+            for key in path[:-1]:
+                parent = parent[key]
+            if parent[path[-1]] == new and type(parent[path[-1]]) is type(new):
+                continue
+            if new == "nothing":
+                del parent[path[-1]]
+            elif new == {"more": 1} and isinstance(parent[path[-1]], dict):
+                parent[path[-1]] |= new
+            else:
+                parent[path[-1]] = new
+            yield f"{path} becomes {new!r}", changed_numbers
+
+
+SHOWN = ("train_loss", "train_accuracy", "learning_rate", "seconds", "images_per_second", "mean_abs", "max_abs", "loss")
+"""Numbers of which any finite value may be right: they are shown, or added up to be shown."""
+
+
+@pytest.mark.fault(
+    "a state with a key, type, shape or number that this training cannot come to", "it is refused before the first step"
+)
+@pytest.mark.parametrize("step", [3, STEPS + 1])
+def test_whatever_changes_in_the_structure_of_a_state_is_refused(splits, tmp_path, step):
+    path = tmp_path / "state.pt"
+    with pytest.raises(SystemExit):
+        run(splits, state_path=path, on_step=stop_after(step, signal.SIGTERM))
+    file = StateFile(path, content_of(path)["identity"], 5)
+    original = file.load()
+    states = [(what, State(tensors=t, numbers=original.numbers)) for what, t in variants_of_tensors(original.tensors)]
+    states += [(what, State(tensors=original.tensors, numbers=n)) for what, n in variants_of_numbers(original.numbers)]
+    said = {}
+    for what, changed_state in random.Random(0).sample(states, 260):
+        file.save(changed_state)
+        with pytest.raises((TrainingError, Stopped)) as end:
+            run(splits, state_path=path, on_step=stop_at_once)
+        said[what] = str(end.value)
+    refused = {what for what, message in said.items() if "not a state that this training comes to" in message}
+    assert len(refused) > 200
+    went_on = {what for what in said.keys() - refused if not any(f"{name!r}) becomes" in what for name in SHOWN)}
+    assert {what: said[what] for what in went_on} == {}
+
+
+class Stopped(Exception):
+    """The run went on."""
+
+
+def stop_at_once(*_):
+    raise Stopped

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.circuit import Circuit
-from vitprune.circuit.engine.search import SearchProgress
+from vitprune.circuit.engine.phase import SearchProgress
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.methods import METHODS, Ranking, Watch, discovery_options, method_named
 from vitprune.circuit.options import AcdcOptions

@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from vitprune.errors import VitpruneError
 
 if TYPE_CHECKING:
-    from vitprune.circuit.engine.search import SearchProgress
+    from vitprune.circuit.engine.phase import SearchProgress
     from vitprune.evaluation.table import Table
     from vitprune.pruning.search import SpeedProgress
     from vitprune.training.fit import TrainingProgress

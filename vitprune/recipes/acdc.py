@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit, kept_of
 from vitprune.circuit.discovery import ablation_of, discover_by_params, rankings
-from vitprune.circuit.engine.search import SearchProgress
+from vitprune.circuit.engine.phase import SearchProgress
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
 from vitprune.circuit.methods import Watch
 from vitprune.circuit.metrics import kl_divergence

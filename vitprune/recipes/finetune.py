@@ -28,8 +28,8 @@ from vitprune.pruning.search import SpeedProgress
 from vitprune.storage import atomic_folder, check_unchanged, read_json, write_json
 from vitprune.training.fit import Trained, TrainingProgress, fit, trained
 from vitprune.training.history import EpochRecord
-from vitprune.training.loop import TrainingResult
 from vitprune.training.options import FinetuneOptions, TrainOptions
+from vitprune.training.progress import TrainingResult
 from vitprune.training.weights import weights_digest
 
 MODELS = ("baseline", "pruned")

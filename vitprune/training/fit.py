@@ -16,8 +16,9 @@ from vitprune.core.model.score import score
 from vitprune.core.packed import PackedData, Split
 from vitprune.training.compute import Compute, choose_precision
 from vitprune.training.distillation import Distiller, check_teacher
-from vitprune.training.loop import OnEpoch, OnStep, TrainingResult, train
+from vitprune.training.loop import OnEpoch, OnStep, train
 from vitprune.training.options import TrainOptions
+from vitprune.training.progress import TrainingResult
 from vitprune.training.weights import only_cut_sublayers
 
 

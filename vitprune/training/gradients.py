@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -43,16 +42,6 @@ class GradientMeter:
         self.sums += torch.stack([size.mean() for size in sizes])
         torch.maximum(self.largest, torch.stack([size.max() for size in sizes]), out=self.largest)
         self.steps += 1
-
-    def state(self) -> dict[str, Any]:
-        """The sums since the last epoch's end."""
-        return {"steps": self.steps, "sums": self.sums, "largest": self.largest}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``state`` returned."""
-        self.steps = state["steps"]
-        self.sums.copy_(state["sums"])
-        self.largest.copy_(state["largest"])
 
     def finish(self, epoch: int) -> list[LayerGradient]:
         """The sizes since the last call, labelled with ``epoch``, from the first layer to the last."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vitprune.core.compute.distributed import largest, world
 from vitprune.core.model.checkpoint import Preprocessing
@@ -20,13 +19,15 @@ from vitprune.core.model.score import score
 from vitprune.core.model.vit import ViT
 from vitprune.core.packed import Split
 from vitprune.errors import DataError, TrainingError
+from vitprune.options import Options
 from vitprune.training.batches import PlacedSplit, check_split, place
 from vitprune.training.compute import Compute
 from vitprune.training.distillation import Distiller
-from vitprune.training.gradients import LayerGradient
 from vitprune.training.history import EpochRecord
 from vitprune.training.options import TrainOptions
-from vitprune.training.state import StateFile, StopRequest, leave, stop_requests
+from vitprune.training.progress import Progress, ProgressNumbers, TrainingResult, ValScore
+from vitprune.training.signals import StopRequest, leave, stop_requests
+from vitprune.training.state import State, StateFile, check_tensors
 from vitprune.training.steps import Steps
 from vitprune.training.weights import weights_digest
 
@@ -36,87 +37,10 @@ OnEpoch = Callable[[EpochRecord], None]
 OnStep = Callable[[int, int], None]
 """Called with the steps done and the total number of steps, over all epochs."""
 
+BEST = "best."
+"""How the names of the best weights begin in the state."""
 NOT_IN_IDENTITY = {"checkpoint_minutes", "teacher", "distillation"}
 """Options that may change when a run goes on, or that the distiller replaces."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValScore:
-    """Accuracy and loss in nats on the validation split."""
-
-    accuracy: float
-    loss: float
-
-    def is_above(self, other: ValScore) -> bool:
-        """Whether this has the higher accuracy, or with the same the lower loss."""
-        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """The records of a training run, whose weights are those after ``best_epoch``, with their score on validation.
-
-    Epoch 0 stands for the weights before the first step.
-    """
-
-    history: tuple[EpochRecord, ...]
-    gradient_flow: tuple[LayerGradient, ...]
-    best_epoch: int
-    best: ValScore
-
-
-@dataclass
-class _Progress:
-    """The records of the epochs so far, and the best weights."""
-
-    history: list[EpochRecord] = field(default_factory=list)
-    gradient_flow: list[LayerGradient] = field(default_factory=list)
-    best_epoch: int = 0
-    best: ValScore | None = None
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, record: EpochRecord, gradients: list[LayerGradient], model: ViT) -> None:
-        """Add an epoch, and keep the weights if they are the best so far."""
-        self.history.append(record)
-        self.gradient_flow += gradients
-        self.consider(record.epoch, ValScore(accuracy=record.val_accuracy, loss=record.val_loss), model)
-
-    def consider(self, epoch: int, found: ValScore, model: ViT) -> None:
-        """Keep the weights after ``epoch`` if they are the best so far."""
-        if self.best is None or found.is_above(self.best):
-            self.best_epoch, self.best = epoch, found
-            self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-    def state(self) -> dict[str, Any]:
-        """All of it as plain values and tensors."""
-        return {
-            "history": [asdict(record) for record in self.history],
-            "gradient_flow": [asdict(gradient) for gradient in self.gradient_flow],
-            "best_epoch": self.best_epoch,
-            "best": self.best and asdict(self.best),
-            "best_weights": self.best_weights,
-        }
-
-    @classmethod
-    def of_state(cls, state: dict[str, Any]) -> _Progress:
-        """The progress whose ``state`` this is."""
-        return cls(
-            history=[EpochRecord(**record) for record in state["history"]],
-            gradient_flow=[LayerGradient(**gradient) for gradient in state["gradient_flow"]],
-            best_epoch=state["best_epoch"],
-            best=state["best"] and ValScore(**state["best"]),
-            best_weights=state["best_weights"],
-        )
-
-    def result(self) -> TrainingResult:
-        """The records of a finished run."""
-        assert self.best is not None
-        return TrainingResult(
-            history=tuple(self.history),
-            gradient_flow=tuple(self.gradient_flow),
-            best_epoch=self.best_epoch,
-            best=self.best,
-        )
 
 
 def train(
@@ -212,6 +136,13 @@ def _split_digest(split: Split) -> str:
     return digest.hexdigest()[:16]
 
 
+class RunNumbers(Options):
+    """The numbers in the state of a run; those of its steps are checked there."""
+
+    steps: dict[str, Any]
+    progress: ProgressNumbers
+
+
 class _Run:
     """A training run, from its saved state or the first step to the end."""
 
@@ -227,11 +158,34 @@ class _Run:
         self.steps, self.val = steps, val
         self.state_file, self.request, self.on_epoch, self.on_step = state_file, request, on_epoch, on_step
         self.agreed_signal = 0
-        self.progress = _Progress()
+        self.progress = Progress()
         if state_file and (state := state_file.load()):
-            steps.load_state(state["steps"])
-            self.progress = _Progress.of_state(state["progress"])
+            try:
+                self._restore(state)
+            except ValueError as error:
+                reason = " ".join(str(error).split())
+                raise state_file.refusal(f"not a state that this training comes to ({reason})") from None
             logger.info("goes on from %s: epoch %d, batch %d", state_file.path, steps.epoch, steps.done + 1)
+
+    def _state(self) -> State:
+        """The state of the whole run."""
+        steps, progress = self.steps.state(), self.progress.state()
+        return State(
+            tensors=steps.tensors | {f"{BEST}{name}": tensor for name, tensor in progress.tensors.items()},
+            numbers={"steps": steps.numbers, "progress": progress.numbers},
+        )
+
+    def _restore(self, state: State) -> None:
+        """Go on from what ``_state`` returned; ValueError, before anything changes, if this run has no such state."""
+        best = {name.removeprefix(BEST): tensor for name, tensor in state.tensors.items() if name.startswith(BEST)}
+        others = {name: tensor for name, tensor in state.tensors.items() if not name.startswith(BEST)}
+        numbers = RunNumbers.model_validate_json(json.dumps(state.numbers))
+        steps = State(tensors=others, numbers=numbers.steps)
+        self.steps.check_state(steps)
+        numbers.progress.check(numbers.steps["epoch"] - 1, list(self.steps.meter.weights))
+        check_tensors(self.steps.trained_model.state_dict() if numbers.progress.best else {}, best)
+        self.steps.load_state(steps)
+        self.progress = Progress.of_state(numbers.progress, best)
 
     def finish(self, *, may_stay: bool) -> TrainingResult:
         """Train to the end and give the model the best weights."""
@@ -278,7 +232,7 @@ class _Run:
         """Save the state, and leave if the run is to stop."""
         if self.state_file:
             if world().is_main:
-                self.state_file.save({"steps": self.steps.state(), "progress": self.progress.state()})
+                self.state_file.save(self._state())
             if self.agreed_signal:
                 logger.info("stopped; run again to go on from %s", self.state_file.path)
                 leave(self.agreed_signal)

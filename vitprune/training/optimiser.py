@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,6 +48,38 @@ def make_optimisers(
     if not inner:
         return (adamw,)
     return Muon(inner, lr=learning_rate, weight_decay=weight_decay), adamw
+
+
+def allocate_memory(model: ViT, optimisers: Sequence[Optimizer]) -> None:
+    """Give the optimisers their memory of all trained parameters before the first step, as zeros.
+
+    They would make it in the first step. A saved state can then be compared with that of a fresh run, and be copied
+    into it. A step of length zero along gradients of zero changes nothing else.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    for optimiser in optimisers:
+        rates = [group["lr"] for group in optimiser.param_groups]
+        for group in optimiser.param_groups:
+            group["lr"] = 0.0
+        optimiser.step()
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
+    for tensor in memory_of(optimisers).values():
+        tensor.zero_()
+    for parameter in trained:
+        parameter.grad = None
+
+
+def memory_of(optimisers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """The tensors that the optimisers remember from step to step, by optimiser, number of the parameter and name."""
+    return {
+        f"{index}.{number}.{name}": tensor
+        for index, optimiser in enumerate(optimisers)
+        for number, memory in optimiser.state_dict()["state"].items()
+        for name, tensor in memory.items()
+    }
 
 
 def _groups(decayed: list[nn.Parameter], parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -1,26 +1,41 @@
-"""The state of a training run between two steps, saved in a file so that an interrupted run can go on."""
+"""The state of a training run between two steps, saved in a file so that an interrupted run can go on.
+
+The file is a safetensors file, one of whose tensors holds the numbers as JSON, followed by the SHA-256 of all that.
+"""
 
 from __future__ import annotations
 
-import pickle
-import signal
+import hashlib
+import json
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
 
 from vitprune.errors import TrainingError
-from vitprune.storage import atomic_file
+from vitprune.storage import atomic_file, sha256_of
 
-FORMAT = 3
+FORMAT = 4
+DIGEST_BYTES = hashlib.sha256().digest_size
+CONTENT = "content"
+"""The name of the tensor that holds the bytes of the JSON."""
+ZIP = b"PK"
+"""How the states of formats 1 to 3 begin."""
 
-State = dict[str, Any]
-"""Tensors, numbers and text, in dicts and lists."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """Tensors by name, and numbers and text in dicts and lists."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
 
 
 class StateFile:
@@ -38,76 +53,86 @@ class StateFile:
 
     def save(self, state: State) -> None:
         """Replace the saved state, atomically. Raises StorageError if it cannot be written."""
+        content = {"format": FORMAT, "identity": self.identity, "numbers": state.numbers}
+        tensors = {name: tensor.detach().contiguous() for name, tensor in state.tensors.items()}
+        tensors[CONTENT] = torch.frombuffer(bytearray(json.dumps(content, allow_nan=False).encode()), dtype=torch.uint8)
         with atomic_file(self.path) as partial:
-            torch.save({"format": FORMAT, "identity": self.identity, "state": state}, partial)
+            save_file(tensors, partial)
+            digest = bytes.fromhex(sha256_of(partial))
+            with partial.open("ab") as file:
+                file.write(digest)
         self._saved_at = time.monotonic()
 
     def load(self) -> State | None:
         """The state of an interrupted run with its tensors on the CPU, or None if there is no file.
 
-        Raises TrainingError if the state belongs to another run or cannot be read.
+        Raises TrainingError if the file is broken, or the state of another run or another version of vitprune.
         """
         if not self.path.exists():
             return None
-        advice = f"delete {self.path} to start this run from the beginning"
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            file_format, saved_identity, state = content["format"], content["identity"], content["state"]
-        except (OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TrainingError(
-                f"{self.path}: not readable as the state of a training run ({reason}); {advice}"
-            ) from None
+            whole = self.path.read_bytes()
+        except OSError as error:
+            raise self.refusal(f"not readable ({error.strerror})") from None
+        if whole.startswith(ZIP):
+            raise self.refusal("was written by an earlier version of vitprune")
+        payload = whole[:-DIGEST_BYTES]
+        if hashlib.sha256(payload).digest() != whole[-DIGEST_BYTES:]:
+            raise self.refusal("not the state of a training run, or not as it was saved")
+        try:
+            tensors = load(payload)
+            content = json.loads(tensors.pop(CONTENT).numpy().tobytes())
+            file_format, saved_identity, numbers = content["format"], content["identity"], content["numbers"]
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise self.refusal(f"not the state of a training run ({error})") from None
         if file_format != FORMAT:
-            raise TrainingError(
-                f"{self.path}: was written by another version of vitprune (format {file_format}); {advice}"
-            )
+            raise self.refusal(f"was written by another version of vitprune (format {file_format})")
+        self._check_identity(saved_identity)
+        return State(tensors=tensors, numbers=numbers)
+
+    def _check_identity(self, saved: dict[str, str]) -> None:
         # This run's identity comes first: in it, what a user sets precedes the digests that follow from it.
-        for name in {**self.identity, **saved_identity}:
-            now, then = self.identity.get(name), saved_identity.get(name)
+        for name in {**self.identity, **saved}:
+            now, then = self.identity.get(name), saved.get(name)
             if now != then:
-                raise TrainingError(
-                    f"{self.path}: is the state of an interrupted run with another configuration ({name} {then}, now "
-                    f"{now}); finish that run with its own params, or {advice}"
+                raise self.refusal(
+                    f"is the state of an interrupted run with another configuration ({name} {then}, now {now}); finish "
+                    "that run with its own params",
+                    link=", or ",
                 )
-        return state
+
+    def refusal(self, reason: str, *, link: str = "; ") -> TrainingError:
+        """The error that says why the saved state is not used, and what to do."""
+        return TrainingError(f"{self.path}: {reason}{link}delete {self.path} to start this run from the beginning")
 
 
-@dataclass
-class StopRequest:
-    """The SIGTERM or keyboard interrupt that asked this process to stop, if one did."""
-
-    signal: int | None = None
-
-
-def leave(number: int) -> NoReturn:
-    """End the process as the signal would have: with KeyboardInterrupt or status 143."""
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + int(signal.SIGTERM))
+def check_tensors(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Raise ValueError unless tensors have the names, shapes and number formats of others, and are finite."""
+    _check_names(expected, found)
+    for name, tensor in expected.items():
+        like, other = (f"{list(each.shape)} {each.dtype}" for each in (tensor, found[name]))
+        if like != other:
+            raise ValueError(f"{name} is {other} instead of {like}")
+        if not bool(found[name].isfinite().all()):
+            raise ValueError(f"{name} is not finite")
 
 
-@contextmanager
-def stop_requests(*, enabled: bool) -> Iterator[StopRequest]:
-    """If ``enabled``, note the first SIGTERM or interrupt instead of ending; the second one ends the process.
+def check_numbers(expected: dict[str, Any], found: Any, name: str = "numbers") -> None:
+    """Raise ValueError unless numbers have the names and types of others, are finite and not negative."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} are missing")
+    _check_names(expected, found)
+    for key, value in expected.items():
+        if isinstance(value, dict):
+            check_numbers(value, found[key], key)
+        elif type(found[key]) is not type(value) or not 0 <= found[key] < math.inf:
+            raise ValueError(f"{key} is {found[key]!r}")
 
-    Python allows signal handlers in the main thread only; in other threads nothing is noted.
-    """
-    request = StopRequest()
 
-    def note(number: int, _: FrameType | None) -> None:
-        if request.signal is not None:
-            leave(request.signal)
-        request.signal = number
-
-    previous = {}
-    for number in (signal.SIGTERM, signal.SIGINT) if enabled else ():
-        try:
-            previous[number] = signal.signal(number, note)
-        except ValueError:
-            break
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _check_names(expected: Iterable[str], found: Iterable[str]) -> None:
+    """Raise ValueError that names what is missing or too much."""
+    missing, extra = sorted({*expected} - {*found}), sorted({*found} - {*expected})
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    if extra:
+        raise ValueError(f"{extra[0]} is unknown")

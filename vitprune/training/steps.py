@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -30,9 +30,10 @@ from vitprune.training.distillation import Distiller
 from vitprune.training.forward import compile_errors, make_forward
 from vitprune.training.gradients import GradientMeter
 from vitprune.training.inputs import Inputs
-from vitprune.training.optimiser import WarmupCosine, average_of, make_optimisers
+from vitprune.training.optimiser import WarmupCosine, allocate_memory, average_of, make_optimisers, memory_of
 from vitprune.training.options import TrainOptions
 from vitprune.training.randomness import WholeBatchRandomness, dropout_seed, seeded_global_rng
+from vitprune.training.state import State, check_numbers, check_tensors
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Steps:
         self.optimisers = make_optimisers(
             model, options.optimizer, learning_rate=options.learning_rate, weight_decay=options.weight_decay
         )
+        allocate_memory(model, self.optimisers)
         self.scaler = compute.scaler()
         self.average = average_of(model, options.ema_decay) if options.ema_decay is not None else None
         self.meter = GradientMeter(model)
@@ -121,30 +123,50 @@ class Steps:
         self.epoch, self.done, self.sums = self.epoch + 1, 0, EpochSums()
         self._correct.zero_()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that the next step depends on; the tensors are not copied."""
-        return {
-            "epoch": self.epoch,
-            "done": self.done,
-            "sums": vars(self.sums) | {"correct": int(self._correct)},
-            "model": self.model.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            "scaler": self.scaler.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "meter": self.meter.state(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``state`` returned."""
-        self.epoch, self.done, self.sums = state["epoch"], state["done"], EpochSums(**state["sums"])
-        self._correct.fill_(self.sums.correct)
-        self.model.load_state_dict(state["model"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        self.scaler.load_state_dict(state["scaler"])
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in memory_of(self.optimisers).items()}
         if self.average:
-            self.average.load_state_dict(state["average"])
-        self.meter.load_state(state["meter"])
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        tensors |= {"gradient sums": self.meter.sums, "gradient maxima": self.meter.largest}
+        return State(
+            tensors=tensors,
+            numbers={
+                "epoch": self.epoch,
+                "done": self.done,
+                "sums": vars(self.sums) | {"correct": int(self._correct)},
+                "scaler": self.scaler.state_dict(),
+                "measured gradients": self.meter.steps,
+            },
+        )
+
+    def check_state(self, state: State) -> None:
+        """Raise ValueError if a run of this kind does not come to ``state``."""
+        fresh = self.state()
+        check_tensors(fresh.tensors, state.tensors)
+        check_numbers(fresh.numbers, state.numbers)
+        epoch, done, sums = state.numbers["epoch"], state.numbers["done"], state.numbers["sums"]
+        if not 1 <= epoch <= self.options.epochs + 1:
+            raise ValueError(f"epoch {epoch} of {self.options.epochs}")
+        batches = self.inputs.order(epoch)[:done] if epoch <= self.options.epochs else []
+        if len(batches) != done or sums["images"] != sum(map(len, batches)):
+            raise ValueError(f"{sums['images']} images in {done} batches of epoch {epoch}")
+        if sums["correct"] > sums["images"] or state.numbers["measured gradients"] > done:
+            raise ValueError(f"more was counted than happens in {done} batches")
+
+    @torch.no_grad()
+    def load_state(self, state: State) -> None:
+        """Restore what ``state`` returned. Raises ValueError, before anything changes, as ``check_state``."""
+        self.check_state(state)
+        # They are the tensors that the model, the optimisers, the average and the meter work with.
+        for name, tensor in self.state().tensors.items():
+            tensor.copy_(state.tensors[name])
+        numbers = state.numbers
+        self.epoch, self.done, self.sums = numbers["epoch"], numbers["done"], EpochSums(**numbers["sums"])
+        self._correct.fill_(self.sums.correct)
+        self.scaler.load_state_dict(numbers["scaler"])
+        self.meter.steps = numbers["measured gradients"]
 
     def _step(self, indices: Tensor, k: int) -> None:
         # Each rank prepares the whole batch, so that mixing does not depend on the number of ranks.

@@ -8,27 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import torch
+from pydantic import ValidationError
 
 from vitprune.circuit.circuit import ALL_RECEIVERS, Decision
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.problem import Problem
 from vitprune.core.compute.distributed import wait_for_all, world
 from vitprune.errors import CircuitError
+from vitprune.options import Options
 from vitprune.storage import write_text
 
-FORMAT = 1
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
 
 TESTS_BETWEEN_REFRESHES = 512
 """After so many tests the circuit is computed from scratch at the start of the next layer."""
 
 Position = tuple[bool, int]
 """Whether a search is deciding on nodes, and the layer where it is."""
+
+
+class ForeignDecision(Exception):
+    """A journal holds a decision that the search does not come to; the search has to start afresh without it."""
 
 
 class RefreshSchedule:
@@ -60,32 +69,37 @@ class Journal:
     several ranks, all read the file and the main one writes it. Without a ``path`` nothing is known and nothing is
     written.
 
-    A file with another ``key`` belongs to another search and is started afresh. A torn last line is ignored.
+    Each line has a digest of its decision and of all lines before it, down to the ``key``. So only decisions of
+    this search are known, in their order: from the first line on that does not follow from those before it, what is in
+    the file is left out, and a log line says so. A search ``is_afresh`` takes nothing from the file.
 
     Raises CircuitError if the file cannot be read or written.
     """
 
-    def __init__(self, graph: Graph, path: Path | None = None, key: str = "") -> None:
+    def __init__(self, graph: Graph, path: Path | None = None, key: str = "", *, is_afresh: bool = False) -> None:
         self._path = path
         self._file: IO[str] | None = None
-        self._known = self._open(path, key) if path else []
+        self._digest = ""
+        self._known = self._open(path, key, is_afresh=is_afresh) if path else []
         self._next = self._recorded = 0
         self._schedule = RefreshSchedule()
         self._refreshes_ahead = _count_refreshes(graph, self._known)
 
-    def _open(self, path: Path, key: str) -> list[Decision]:
+    def _open(self, path: Path, key: str, *, is_afresh: bool) -> list[Decision]:
         """Read the known decisions, and write them back without whatever followed them."""
         head = json.dumps({"format": FORMAT, "key": key})
         try:
-            lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
-            known = _parse(lines[1:]) if lines and lines[0] == head else []
+            found_head, *found = path.read_bytes().split(b"\n") if path.is_file() and not is_afresh else [head.encode()]
+            self._digest, known = _follow(head, found if found_head == head.encode() else [])
+            _report(path, is_ours=found_head == head.encode(), lines=len(found), known=len(known))
             # No rank may still be reading when the main one starts to write.
             wait_for_all()
             if world().is_main:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_text(path, "".join(f"{line}\n" for line in (head, *map(_line, known))))
+                kept = [head, *(line.decode() for line in found[: len(known)])]
+                write_text(path, "".join(f"{line}\n" for line in kept))
                 self._file = path.open("a", encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise CircuitError(f"{path}: the journal of the search cannot be read or written ({error})") from error
         return known
 
@@ -111,8 +125,9 @@ class Journal:
         self._schedule.count(decision)
         self._recorded += 1
         if self._file and self._recorded > len(self._known):
+            self._digest = _digest(self._digest, decision)
             try:
-                self._file.write(_line(decision) + "\n")
+                self._file.write(json.dumps({"digest": self._digest, "decision": asdict(decision)}) + "\n")
                 self._file.flush()
             except OSError as error:
                 raise CircuitError(f"{self._path}: the journal of the search cannot be written ({error})") from error
@@ -166,16 +181,47 @@ def _position_of(graph: Graph, decision: Decision) -> Position:
     return False, graph.receivers[graph.receiver_index[decision.receiver]].node.layer
 
 
-def _line(decision: Decision) -> str:
-    return json.dumps(asdict(decision))
+class _Line(Options):
+    """A line of a journal."""
+
+    digest: str
+    decision: Decision
 
 
-def _parse(lines: list[str]) -> list[Decision]:
-    """The decisions in lines of a journal, up to the first line that is not one."""
-    decisions = []
+def _follow(head: str, lines: list[bytes]) -> tuple[str, list[Decision]]:
+    """The decisions in lines of a journal, up to the first that does not follow from those before it.
+
+    With them the digest of the last one.
+    """
+    digest, decisions = hashlib.sha256(head.encode()).hexdigest(), []
     for line in lines:
         try:
-            decisions.append(Decision(**json.loads(line)))
-        except (ValueError, TypeError):
+            found = _Line.model_validate_json(line)
+        except ValidationError:
             break
-    return decisions
+        expected = _digest(digest, found.decision)
+        if found.digest != expected:
+            break
+        digest = expected
+        decisions.append(found.decision)
+    return digest, decisions
+
+
+def _digest(before: str, decision: Decision) -> str:
+    """The digest of a line that follows the one with the digest ``before``."""
+    return hashlib.sha256(f"{before} {json.dumps(asdict(decision))}".encode()).hexdigest()
+
+
+def _report(path: Path, *, is_ours: bool, lines: int, known: int) -> None:
+    """Say what is used of a journal that was found; the last of its ``lines`` is empty if it is whole."""
+    if not is_ours:
+        logger.info("%s: is the journal of another search, or of another version; the search starts afresh", path)
+    elif lines > known + 1:
+        logger.info(
+            "%s: line %d does not follow from those before it; the search goes on after %d decisions",
+            path,
+            known + 2,
+            known,
+        )
+    elif known:
+        logger.info("goes on from %s: %d decisions", path, known)

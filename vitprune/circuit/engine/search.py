@@ -7,7 +7,7 @@ after the other.
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +16,15 @@ from torch import Tensor
 
 from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
 from vitprune.circuit.engine.evaluator import IncrementalEvaluator
-from vitprune.circuit.engine.journal import Journal, search_key
+from vitprune.circuit.engine.journal import ForeignDecision, Journal, search_key
+from vitprune.circuit.engine.phase import Phase, SearchProgress
 from vitprune.circuit.graph import EdgeIndex
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 
+logger = logging.getLogger(__name__)
+
 GUESS_MEMORY = 0.8
 """Weight of the past in the running share of removals, from which the next outcomes are guessed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchProgress:
-    """How far a search has come in its current phase, the mean metric so far, and the expected time left."""
-
-    decided: int
-    total: int
-    removed: int
-    damage: float
-    seconds_left: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +58,26 @@ def run_search(
     Raises CircuitError as ``IncrementalEvaluator`` does, and if the journal cannot be used.
     """
     assert options.tau is not None
+    search_options = (options.tau, options.granularity, options.metric, options.batch_size, options.candidates)
+    key = search_key(problem, (method, *search_options, *key_options)) if journal else ""
+    try:
+        with Journal(problem.graph, journal, key) as opened:
+            return _searched(problem, options, settlement, opened, on_progress)
+    except ForeignDecision as foreign:
+        logger.info("%s: %s; the search starts afresh", journal, foreign)
+    with Journal(problem.graph, journal, key, is_afresh=True) as opened:
+        return _searched(problem, options, settlement, opened, on_progress)
+
+
+def _searched(
+    problem: Problem,
+    options: DiscoveryOptions,
+    settlement: Settlement | None,
+    journal: Journal,
+    on_progress: Callable[[SearchProgress], None] | None,
+) -> Search:
+    """Search, taking the decisions that the journal knows."""
+    assert options.tau is not None
     assert options.metric is not None
     evaluator = IncrementalEvaluator(
         problem.model,
@@ -78,16 +90,13 @@ def run_search(
         batch_size=options.batch_size,
         candidates=options.candidates,
     )
-    search_options = (options.tau, options.granularity, options.metric, options.batch_size, options.candidates)
-    key = search_key(problem, (method, *search_options, *key_options)) if journal else ""
-    with Journal(problem.graph, journal, key) as opened:
-        search = Search(evaluator, options.tau, opened, on_progress)
-        if options.granularity != "edge":
-            search.over_nodes()
-        if options.granularity != "node":
-            if settlement is not None:
-                search.settle(settlement)
-            search.over_edges()
+    search = Search(evaluator, options.tau, journal, on_progress)
+    if options.granularity != "edge":
+        search.over_nodes()
+    if options.granularity != "node":
+        if settlement is not None:
+            search.settle(settlement)
+        search.over_edges()
     return search
 
 
@@ -98,34 +107,6 @@ class _Candidate:
     edges: list[EdgeIndex]
     column: int
     receiver: str
-
-
-class _Phase:
-    """How far the walk over all nodes, or over all edges, has come."""
-
-    def __init__(self, level_counts: list[int], last_level: int) -> None:
-        self._decided, self._removed, self._total = 0, 0, sum(level_counts)
-        # The cost of a test grows with the number of levels after the candidate.
-        self._level_costs = [last_level - level + 1 for level in range(len(level_counts))]
-        self._cost_left = float(sum(count * cost for count, cost in zip(level_counts, self._level_costs, strict=True)))
-        self._cost_done = 0.0
-        self._started = time.perf_counter()
-
-    def count(self, level: int, decision: Decision) -> None:
-        self._decided += 1
-        self._removed += decision.action != "kept"
-        self._cost_done += self._level_costs[level]
-        self._cost_left -= self._level_costs[level]
-
-    def progress(self, damage: float) -> SearchProgress:
-        passed = time.perf_counter() - self._started
-        return SearchProgress(
-            decided=self._decided,
-            total=self._total,
-            removed=self._removed,
-            damage=damage,
-            seconds_left=passed * self._cost_left / self._cost_done,
-        )
 
 
 class Search:
@@ -153,7 +134,7 @@ class Search:
         last_level = self.graph.last_level
         # ``embed``, the only node of level 0, always stays.
         counts = [0, *(len(columns) for columns in self.graph.level_senders[1:last_level])]
-        self._phase = _Phase(counts, last_level)
+        self._phase = Phase(counts, last_level)
         for level in reversed(range(1, last_level)):
             candidates = []
             for column in reversed(self.graph.level_senders[level]):
@@ -183,7 +164,7 @@ class Search:
         """Decide on every edge that is still there, the latest receiver first."""
         mask = self.evaluator.keep_mask & self._testable
         counts = [int(mask[rows.start : rows.stop].sum()) for rows in self.graph.level_receivers]
-        self._phase = _Phase(counts, self.graph.last_level)
+        self._phase = Phase(counts, self.graph.last_level)
         for level in reversed(range(1, self.graph.last_level + 1)):
             groups = []
             for row in reversed(self.graph.level_receivers[level]):
@@ -209,6 +190,7 @@ class Search:
         """Decide on the first candidate of a group, and on those after it that can be evaluated with it."""
         known = self._journal.next_known()
         if known is not None:
+            self._check_known(group[0], known, is_live=live[0])
             return [self._repeat(group[0], known)]
         if not live[0]:
             return [self._drop(group[0])]
@@ -251,6 +233,16 @@ class Search:
         self.evaluator.remove_unreachable(candidate.edges)
         self._drop_inputs(candidate)
         return self._decision(candidate, "unreachable", self.evaluator.damage, self.evaluator.damage)
+
+    def _check_known(self, candidate: _Candidate, known: Decision, *, is_live: bool) -> None:
+        """Raise ForeignDecision unless a known decision is one on this candidate, and one that its figures lead to."""
+        tested: Action = "removed" if known.change < self.tau else "kept"
+        sender, action = self.graph.senders[candidate.column].name, tested if is_live else "unreachable"
+        if (known.sender, known.receiver, known.action) != (sender, candidate.receiver, action):
+            raise ForeignDecision(
+                f"holds the decision {known.sender} → {known.receiver} {known.action} where this search comes to "
+                f"{sender} → {candidate.receiver}"
+            )
 
     def _repeat(self, candidate: _Candidate, decision: Decision) -> Decision:
         """Take a decision from the journal. The evaluator follows, unless it is refreshed before the next test."""

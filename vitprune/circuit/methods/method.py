@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit
-from vitprune.circuit.engine.search import SearchProgress
+from vitprune.circuit.engine.phase import SearchProgress
 from vitprune.circuit.metrics import MetricName
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import circuit_of_scores
