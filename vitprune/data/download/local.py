@@ -29,10 +29,8 @@ def fetch_digits(folder: Path) -> list[str]:
 def fetch_archive(folder: Path, path: Path, on_progress: Callable[[int, int], None]) -> list[str]:
     """Read the archive ``path`` to its end and copy it into ``folder``; returns its name.
 
-    Raises DataError if ``path`` is a folder, or as ``check_archive`` does.
+    Raises DataError as ``check_archive`` does.
     """
-    if path.is_dir():
-        raise DataError(f"data.path: {path} is a folder, not an archive; set data.source to folder")
     check_archive(path, on_progress)
     # The name stays recognisable, without characters that other tools may reject.
     name = re.sub(r"[^\w.\-]", "_", path.name).lstrip(".") or "archive"
