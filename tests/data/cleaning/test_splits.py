@@ -49,7 +49,9 @@ def test_split_words_are_understood_inside_names(train: str, val: str, test: str
 
 
 @pytest.mark.fault("an unlabelled seg_pred folder beside the splits", "it is left out, and the log and manifest say so")
-@pytest.mark.parametrize("unlabelled", ["seg_pred/seg_pred/1.jpg", "seg_pred/1.jpg", "unlabeled2017/1.jpg"])
+@pytest.mark.parametrize(
+    "unlabelled", ["seg_pred/seg_pred/1.jpg", "seg_pred/1.jpg", "unlabeled2017/1.jpg", "test of many fruits/1.jpg"]
+)
 def test_unlabelled_folders_are_left_out_and_named(unlabelled: str, caplog) -> None:
     found = layout(*splits("seg_train/seg_train", "seg_test/seg_test"), unlabelled)
     assert set(found.class_names) == {"a", "b"}
@@ -124,6 +126,8 @@ def test_a_common_folder_may_sound_like_a_split() -> None:
         (["cats/train_set/1.png", "cats/test_set/2.png", "dogs/train_set/3.png"], "in a split folder"),
         ([*(f"x/{name}" for name in splits("train", "test")), "y/9.png"], "in a split folder"),
         (splits("training_data/train", "training_data/test", "extra"), "in a split folder"),
+        ([*splits("train"), "test tube/9.png"], "test tube/9.png lies outside the splits 'train'"),
+        (["train_cats/1.png", "train_dogs/2.png", "test_cats/3.png"], "no train folder with class folders"),
         (["train/a/1.png", "train/b/test/2.png", "test/a/3.png", "test/b/4.png"], "in a split folder"),
     ],
 )

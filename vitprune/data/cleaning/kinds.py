@@ -33,7 +33,7 @@ _PHOTOGRAPHS = (
     ".rwl .sr2 .srf .srw .x3f"
 )
 _BESIDE = (
-    ".svg .svgz .psd .psb .xcf .ai .eps .kra .npy .npz .mat .fits .nii .mha .mp4 .m4v .mov .avi .mkv .webm .wmv .flv "
+    ".svg .svgz .psd .psb .xcf .eps .kra .npy .npz .fits .nii .mha .mp4 .m4v .mov .avi .mkv .webm .wmv .flv "
     ".mpg .mpeg .mts .m2ts .3gp .ogv"
 )
 _KINDS: dict[str, Kind] = {

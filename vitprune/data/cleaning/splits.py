@@ -84,14 +84,18 @@ def _find_splits(folder: Folder) -> dict[str, Role]:
         return {}
     classes = below_wrappers(folder.folders[train]).folders.keys()
     plain = read_splits(folder.folders)
+    cores = {name: below_wrappers(inner, classes) for name, inner in sorted(folder.folders.items())}
+    sharing = {name for name, core in cores.items() if core.folders.keys() & classes}
     splits: dict[str, Word] = {}
-    for name, inner in sorted(folder.folders.items()):
+    for name, core in cores.items():
         label = read_split(name)
-        core = below_wrappers(inner, classes)
-        if label is None or not (name in plain or core.folders.keys() & classes):
+        if label is None:
             continue
-        if label.word != "unlabelled" or core.is_flat:
+        if (name in plain or name in sharing) and (label.word != "unlabelled" or core.is_flat):
             splits[name] = label.word
+        elif label.word == "test" and core.is_flat and len(sharing) > 1:
+            # Beside splits, test_of_mixed_fruits cannot be a class either.
+            splits[name] = "unlabelled"
     _refuse_strays(folder, splits, train, classes)
     return _one_folder_each(splits)
 
