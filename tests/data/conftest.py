@@ -18,7 +18,7 @@ from PIL import Image
 
 from vitprune.core.packed import PackedData, load_packed
 from vitprune.data.cleaning.clean import clean
-from vitprune.data.download.fetch import fetch
+from vitprune.data.download.fetch import check_path, fetch
 from vitprune.data.options import CleanOptions, DataOptions
 from vitprune.storage import atomic_folder, write_json
 
@@ -94,6 +94,7 @@ def clean_params(**changes: Any) -> CleanOptions:
 def fetch_raw(out: Path, **data: Any) -> DataOptions:
     """Fetch a source as the download command does, into a folder that appears whole or not at all."""
     options = data_params(**data)
+    check_path(options, out)
     with atomic_folder(out) as partial:
         fetch(options, partial, lambda done, total: None)
     return options

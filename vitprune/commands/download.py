@@ -6,11 +6,12 @@ from vitprune.commands.options import OutFolder, ParamsFile
 def download(params: ParamsFile, out: OutFolder) -> None:
     """Fetch the images that params.yaml names under data, and write down what came."""
     from vitprune.commands.terminal import progress
-    from vitprune.data.download.fetch import fetch
+    from vitprune.data.download.fetch import check_path, fetch
     from vitprune.params import load_params
     from vitprune.storage import atomic_folder, check_targets
 
     data = load_params(params).data
+    check_path(data, out)
     check_targets(folders=[out])
     with atomic_folder(out) as partial, progress(f"download {data.source}") as on_progress:
         fetch(data, partial, on_progress)

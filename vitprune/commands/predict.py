@@ -22,7 +22,7 @@ def predict(
     from vitprune.commands.terminal import show_table
     from vitprune.core.compute.device import pick_device
     from vitprune.core.model import load_model
-    from vitprune.data.cleaning.images import find_images
+    from vitprune.data.cleaning.find import find_images
     from vitprune.evaluation.predictions import predict_files, predictions_table
     from vitprune.storage import atomic_file, check_targets
 

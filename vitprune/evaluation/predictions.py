@@ -15,6 +15,7 @@ from vitprune.core.model.checkpoint import SavedModel
 from vitprune.core.model.predict import BATCH_SIZE, predict
 from vitprune.data import Resize
 from vitprune.data.cleaning.images import read_image
+from vitprune.data.raw.tree import shown
 from vitprune.evaluation.table import Table
 
 
@@ -50,7 +51,7 @@ def predict_files(
         best = probabilities.topk(min(top, len(saved.class_names)), dim=1)
         for file, values, classes in zip(files, best.values.tolist(), best.indices.tolist(), strict=True):
             predictions += [
-                Prediction(str(file), rank, saved.class_names[index], value)
+                Prediction(shown(file), rank, saved.class_names[index], value)
                 for rank, (value, index) in enumerate(zip(values, classes, strict=True), 1)
             ]
     return predictions

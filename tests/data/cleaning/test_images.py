@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, features
 
 from tests.data.conftest import image_bytes
-from vitprune.data.cleaning.images import decode, digest, find_images, read_image, to_pixels, to_square
+from vitprune.data.cleaning.find import find_images
+from vitprune.data.cleaning.images import decode, digest, read_image, to_pixels, to_square
 from vitprune.errors import DataError
 
 

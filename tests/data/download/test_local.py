@@ -125,7 +125,7 @@ def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_contains_the_output_is_refused(images: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.path: .* contains the folder to write"):
+    with pytest.raises(DataError, match=r"data\.path: .* is or contains the folder to write"):
         fetch_raw(images / "data/raw", source="folder", path=str(images))
 
 

@@ -9,7 +9,6 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -116,26 +115,6 @@ def to_square(pixels: np.ndarray, image_size: int, resize: Resize) -> np.ndarray
         pixels = np.asarray(image.resize((image_size, image_size), Image.Resampling.BICUBIC))
         pixels = pixels.reshape(image_size, image_size, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Return the files among ``paths``, and all image files at any depth in the folders among them, sorted by name.
-
-    Raises DataError for a path that does not exist, or if there is no image file at all.
-    """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise DataError(f"{path}: no such file or folder")
-    if not files:
-        raise DataError(
-            f"no image files in {', '.join(map(str, paths))} (of the kinds {', '.join(sorted(EXTENSIONS))})"
-        )
-    return files
 
 
 def read_image(path: Path, image_size: int, channels: Literal[1, 3], resize: Resize) -> np.ndarray:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from vitprune.data.cleaning.collection import Collection, ImageFile, Layout
 from vitprune.data.cleaning.images import decode, to_pixels
+from vitprune.data.cleaning.kinds import START_BYTES, kind_of
 from vitprune.data.cleaning.layout import find_layout, is_text_of_interest
 from vitprune.data.options import DataOptions
 from vitprune.data.raw.archive import Member, stream_members
@@ -106,17 +107,21 @@ def open_archive(archive: Path, channels: Literal[1, 3]) -> Collection:
     folders: list[str] = []
     links: list[str] = []
     texts: dict[str, str] = {}
+    starts: dict[int, bytes] = {}
     for member in stream_members(archive):
         if member.is_folder:
             folders.append(member.name)
         elif member.is_link:
             links.append(member.name)
         else:
-            files.append(member.name)
             if is_text_of_interest(member.name) and member.size <= MAX_TEXT_BYTES:
-                texts[member.name] = member.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
+                # Bytes that are not UTF-8 become what they are in names.
+                texts[member.name] = member.read(MAX_TEXT_BYTES).decode("utf-8", "surrogateescape")
+            elif kind_of(member.name) == "other":
+                starts[len(files)] = member.read(START_BYTES)
+            files.append(member.name)
     try:
-        layout = find_layout(files, [name for name in folders if name], texts, links=links)
+        layout = find_layout(files, [name for name in folders if name], texts, links=links, starts=starts)
     except DataError as error:
         raise DataError(f"{archive}: {error}") from None
     index_of = {image.position: index for index, image in enumerate(layout.images)}

@@ -12,14 +12,16 @@ import platformdirs
 from vitprune.data.download import fashion_mnist, kaggle, local
 from vitprune.data.options import DataOptions
 from vitprune.data.raw.folder import FORMAT_VERSION, SOURCE_FILE, RawFile, RawSource, kaggle_handle
+from vitprune.data.raw.names import escaped
+from vitprune.data.raw.tree import shown
 from vitprune.errors import DataError
-from vitprune.storage import sha256_of, write_json
+from vitprune.storage import MARK, sha256_of, write_json
 
 
 def fetch(data: DataOptions, folder: Path, on_progress: Callable[[int, int], None]) -> None:
     """Put the files of the source into ``folder``, which exists and is empty, and describe them in ``source.json``.
 
-    The caller makes the folder appear whole or not at all (``storage.atomic_folder``).
+    The caller makes the folder appear whole or not at all (``storage.atomic_folder``), and calls ``check_path`` first.
     Raises DataError if the source cannot be used, and DownloadError if it cannot be reached.
     """
     names = _fetch_files(data, folder, on_progress)
@@ -53,16 +55,59 @@ def _fetch_files(data: DataOptions, folder: Path, on_progress: Callable[[int, in
             assert_never(data.source)
 
 
+def check_path(data: DataOptions, out: Path) -> None:
+    """Refuse a ``data.path`` that cannot be read, or that the pipeline would replace, before anything is touched.
+
+    Raises DataError if it is, contains or lies in the folder ``out`` to write, or lies in one that vitprune wrote.
+    """
+    path = _existing_path(data)
+    if path is None:
+        return
+    try:
+        real, target = path.resolve(), out.resolve()
+        written = next((folder for folder in (real, *real.parents) if (folder / MARK).exists()), None)
+        if any(_is_same(real, folder) for folder in (target, *target.parents)):
+            fault = f"is or contains the folder to write ({out})"
+        elif any(_is_same(target, folder) for folder in real.parents):
+            fault = f"lies in the folder to write ({out})"
+        elif written is not None:
+            fault = f"is or lies in {written}, which vitprune wrote and replaces as a whole"
+        else:
+            return
+    except OSError as error:
+        raise DataError(f"data.path: {shown(path)} is not readable ({error.strerror})") from error
+    raise DataError(f"data.path: {shown(path)} {fault}; move the images to a folder of their own, and name that")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two resolved paths are one; a file system may fold case, or show a folder at two places."""
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
+
+
 def _existing_path(data: DataOptions) -> Path | None:
-    """``data.path`` with ``~`` expanded; DataError if it does not exist or is a file where a folder is needed."""
+    """``data.path`` with ``~`` expanded; DataError if it does not exist or is not of the kind that is needed."""
     if data.path is None or data.source == "digits":
         return None
-    path = Path(data.path).expanduser()
-    if not path.exists():
-        raise DataError(f"data.path: {path} does not exist (paths are relative to the working directory {Path.cwd()})")
-    if data.source in ("folder", "fashion-mnist") and not path.is_dir():
-        hint = "; set data.source to archive if it is one" if data.source == "folder" else ""
-        raise DataError(f"data.path: {path} is not a folder, which data.source {data.source!r} needs{hint}")
+    try:
+        path = Path(data.path).expanduser()
+        is_there, is_folder, is_file = path.exists(), path.is_dir(), path.is_file()
+    except RuntimeError as error:
+        raise DataError(f"data.path: {escaped(data.path)}: {error}; write the folder in full") from error
+    except OSError as error:
+        raise DataError(f"data.path: {escaped(data.path)} is not readable ({error.strerror})") from error
+    if not is_there:
+        raise DataError(
+            f"data.path: {shown(path)} does not exist (paths are relative to the working directory {Path.cwd()})"
+        )
+    if data.source in ("folder", "fashion-mnist"):
+        if not is_folder:
+            hint = "; set data.source to archive if it is one" if data.source == "folder" else ""
+            raise DataError(f"data.path: {shown(path)} is not a folder, which data.source {data.source!r} needs{hint}")
+    elif is_folder:
+        raise DataError(f"data.path: {shown(path)} is a folder, not an archive; set data.source to folder")
+    elif not is_file:
+        # A pipe or a device may never end.
+        raise DataError(f"data.path: {shown(path)} is neither a file nor a folder; name the archive itself")
     return path
 
 

@@ -12,7 +12,9 @@ import contextlib
 import hashlib
 import io
 import logging
+import os
 import re
+import shlex
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 POLL_SECONDS = 0.5
+KEY_FILES = ("kaggle.json", "access_token", "access_token.txt", "credentials.json")
 _HANDLE = re.compile(r"(?P<owner>[\w-]+)/(?P<name>[\w-]+)(/(versions/)?(?P<version>\d+))?")
 
 
@@ -37,6 +40,7 @@ def fetch(folder: Path, handle: str, cache: Path, on_progress: Callable[[int, in
     without credentials or network, or if the archive differs from what Kaggle announced.
     """
     owner, name, version = _parse(handle)
+    check_key_files()
     api = sign_in(handle)
     partial = cache / "kaggle" / owner / name / (version or "latest") / f"{name}.zip"
     download(api, handle, partial, on_progress)
@@ -50,6 +54,22 @@ def _parse(handle: str) -> tuple[str, str, str | None]:
     if match is None:
         raise ConfigError(f"data.kaggle_handle must be owner/name or owner/name/version, got {handle!r}")
     return match["owner"], match["name"], match["version"]
+
+
+def check_key_files() -> None:
+    """Raise DownloadError if other users may use a file with the user's key. Nothing of the file is read."""
+    if os.name == "nt":
+        return
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    folders = [Path.home() / ".kaggle", config / "kaggle"]
+    if own := os.environ.get("KAGGLE_CONFIG_DIR"):
+        folders.append(Path(own))
+    for file in (folder / name for folder in folders for name in KEY_FILES):
+        if file.is_file() and file.stat().st_mode & 0o077:
+            raise DownloadError(
+                f"Kaggle: other users of this machine may use your key in {file}; run chmod 600 "
+                f"{shlex.quote(str(file))}, and create a new key on kaggle.com if they may have read it"
+            )
 
 
 def sign_in(handle: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import logging
 import lzma
 import re
 import stat
@@ -21,7 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from vitprune.data.raw.names import readable, zip_name
 from vitprune.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 _DRIVE = re.compile(r"[A-Za-z]:/")
@@ -46,12 +50,14 @@ _TAR_OPENERS: tuple[tuple[bytes, Callable[[Path], IO[bytes]]], ...] = (
 class Member:
     """One entry of an archive.
 
-    ``name`` has forward slashes and no leading ``./``. ``read`` returns at most the given number of bytes, and is valid
-    until the next member is requested. A link has no content.
+    ``name`` is readable and has forward slashes and no leading ``./``; it ``is_guessed`` where the archive does not say
+    how it is encoded. ``read`` returns at most the given number of bytes, and is valid until the next member is
+    requested. A link has no content.
     """
 
     name: str
     size: int
+    is_guessed: bool = False
     is_folder: bool = False
     is_link: bool = False
     read: Callable[[int], bytes] = field(repr=False, compare=False)
@@ -100,8 +106,10 @@ def check_archive(archive: Path, on_progress: Callable[[int, int], None] | None 
     ``on_progress`` receives the number of members read so far as both values, because the total is not yet known.
     """
     files = 0
+    guessed: list[str] = []
     for count, member in enumerate(stream_members(archive), start=1):
         files += not member.is_folder
+        guessed += [member.name] if member.is_guessed else []
         # Reading checks a zip's checksum of each member; the checksum of a compressed tar covers the whole.
         while member.read(CHUNK):
             pass
@@ -109,6 +117,14 @@ def check_archive(archive: Path, on_progress: Callable[[int, int], None] | None 
             on_progress(count, count)
     if not files:
         raise DataError(f"{archive}: holds no files")
+    if guessed:
+        logger.warning(
+            "%s: does not say how its names are encoded; %d of them are read as cp437, such as %s; pack it anew if "
+            "that is wrong",
+            archive,
+            len(guessed),
+            guessed[0],
+        )
     return files
 
 
@@ -117,16 +133,14 @@ def _nothing(limit: int) -> bytes:  # noqa: ARG001
 
 
 def _safe_name(archive: Path, name: str) -> str:
-    """The member's name with forward slashes; DataError if it is absolute or leads out of the archive."""
+    """The member's name, readable and with forward slashes; DataError if it leads out of the archive."""
     slashes = name.replace("\\", "/")
     if slashes.startswith("/") or _DRIVE.match(slashes) or ".." in slashes.split("/") or "\0" in slashes:
         raise DataError(
             f"{archive}: unsafe member {name!r} (an absolute path, or one that leads out of the archive); "
             "do not unpack it, and get the archive from somewhere else"
         )
-    # Bytes that are not UTF-8 arrive as lone surrogates, which no text file can hold: they become escapes.
-    readable = slashes.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "/".join(part for part in readable.split("/") if part not in ("", "."))
+    return "/".join(part for part in readable(slashes).split("/") if part not in ("", "."))
 
 
 def _check_link(archive: Path, name: str, target: str, *, base: PurePosixPath) -> None:
@@ -146,8 +160,8 @@ def _check_link(archive: Path, name: str, target: str, *, base: PurePosixPath) -
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
-            # zipfile cuts ``filename`` at a NUL and keeps the whole name here.
-            name = _safe_name(archive, info.orig_filename)
+            stored, is_guessed = zip_name(info)
+            name = _safe_name(archive, stored)
             if info.flag_bits & 1:
                 raise DataError(f"{archive}: member {name!r} is encrypted; unpack it and pack it anew without password")
             is_link = stat.S_ISLNK(info.external_attr >> 16)
@@ -158,8 +172,9 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 yield Member(
                     name=name,
                     size=info.file_size,
+                    is_guessed=is_guessed,
                     # Zips made on Windows may end their folders with a backslash.
-                    is_folder=info.orig_filename.endswith(("/", "\\")),
+                    is_folder=stored.endswith(("/", "\\")),
                     is_link=is_link,
                     read=_reader(archive, content),
                 )
