@@ -24,7 +24,7 @@ from vitprune.circuit.engine.journal import Journal
 from vitprune.core.model import Preprocessing, SavedModel, save_model
 from vitprune.errors import VitpruneError
 from vitprune.storage import write_json
-from vitprune.training.state import StateFile
+from vitprune.training.state import State, StateFile
 
 target = Path(sys.argv[2])
 model = random_model(1, dtype=torch.float32, d_model=32, d_mlp=64)
@@ -41,7 +41,7 @@ def write_journal():
 writers = {
     "model": lambda: save_model(target, saved),
     "circuit": lambda: discover(model, random_images(model), tau=0.01).save(target),
-    "state": lambda: StateFile(target, {}, 1).save({"weights": dict(model.state_dict())}),
+    "state": lambda: StateFile(target, {}, 1).save(State(tensors=dict(model.state_dict()), numbers={})),
     "metrics": lambda: write_json(target, list(range(10_000))),
     "journal": write_journal,
 }

@@ -179,7 +179,7 @@ def _blamed_on(target: Path, partial: Path | None = None) -> Iterator[None]:
                 raise StorageError(f"{named}: cannot be read or written ({reason})") from error
         raise StorageError(f"{target}: cannot be written ({reason}); give another path, or make room") from error
     except Exception as error:
-        # Libraries that write files themselves report a full disk by errors of their own; those in Rust give its number.
+        # Libraries that write files themselves report a full disk by errors of their own; in Rust these have a number.
         number = re.search(r"\(os error (\d+)\)", str(error))
         if partial is None or not (_is_full(partial) or (number and int(number[1]) in _NO_ROOM)):
             raise

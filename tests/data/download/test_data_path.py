@@ -81,7 +81,7 @@ def test_a_folder_with_written_folders_in_it_is_no_source(project: Path, params_
     before = contents(project)
     params = params_file(source="folder", path="models")
     with pytest.raises(DataError, match=r"models/baseline, inside it, was written by vitprune"):
-        download(params, Path("data/raw"))
+        download(params, Path("raw"))
     params.unlink()
     assert contents(project) == before
 

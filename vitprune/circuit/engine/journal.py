@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -130,6 +131,9 @@ class Journal:
                 self._file.write(json.dumps({"digest": self._digest, "decision": asdict(decision)}) + "\n")
                 self._file.flush()
             except OSError as error:
+                # Closing would try to write the rest once more.
+                with suppress(OSError):
+                    self._file.close()
                 raise CircuitError(f"{self._path}: the journal of the search cannot be written ({error})") from error
 
     @property
