@@ -1,6 +1,7 @@
 """Everything that reads files, each with a small real sample of what it reads."""
 
 import gzip
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from safetensors.torch import save_file
 
 from tests.circuit.oracle import random_images, random_model
 from tests.data.conftest import class_folders, data_params, image_bytes, write_idx, write_tar, write_zip
-from vitprune.circuit import Circuit, discover
+from vitprune.circuit import Circuit, Graph, discover
+from vitprune.circuit.circuit import Decision
+from vitprune.circuit.engine.journal import Journal
 from vitprune.core.model import Preprocessing, SavedModel, load_model, save_model
 from vitprune.core.packed import load_packed
 from vitprune.data.cleaning.images import decode
@@ -19,10 +22,12 @@ from vitprune.data.cleaning.packing import SplitContent, write_packed
 from vitprune.data.cleaning.sources import open_archive, read_source
 from vitprune.data.download.fetch import fetch
 from vitprune.data.raw.folder import read_idx
+from vitprune.errors import CircuitError
 from vitprune.params import apply_profile, load_params
 from vitprune.pretrained.loading import read_weights
 from vitprune.report.pareto import read_experiments
 from vitprune.storage import atomic_folder, read_json
+from vitprune.training.state import State, StateFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +101,37 @@ def write_experiments(folder: Path) -> None:
     (folder / "experiments.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
+GRAPH = Graph((2, 2), (12, 12))
+DECISIONS = [
+    Decision(sender=sender.name, receiver="logits", action=action, before=0.1 * number, after=0.1 * number + 0.05)
+    for number, (sender, action) in enumerate(zip(GRAPH.senders, itertools.cycle(["kept", "removed"]), strict=False))
+]
+
+
+def write_journal(folder: Path) -> None:
+    with Journal(GRAPH, folder / "search.journal", "key") as journal:
+        for decision in DECISIONS:
+            journal.record(decision)
+
+
+def read_journal(folder: Path) -> None:
+    """A line that is changed ends the journal; those before it are believed."""
+    with Journal(GRAPH, folder / "search.journal", "key") as journal:
+        known = list(iter(journal.next_known, None))
+    assert known == DECISIONS[: len(known)]
+    if known != DECISIONS:
+        raise CircuitError("changed from here on")
+
+
+def state_file(folder: Path) -> StateFile:
+    return StateFile(folder / "train.state", {"seed": 0}, 1)
+
+
+def write_state(folder: Path) -> None:
+    tensors = dict(random_model(1, dtype=torch.float32).state_dict())
+    state_file(folder).save(State(tensors=tensors, numbers={"step": 3, "best": 0.5}))
+
+
 def read_image(kind: str) -> Reader:
     return Reader(
         f"image, {kind}",
@@ -110,6 +146,8 @@ READERS = [
     Reader("model", write_model, lambda folder: load_model(folder / "model"), is_ours=True),
     Reader("circuit", write_circuit, lambda folder: Circuit.load(folder / "circuit"), is_ours=True),
     Reader("packed data", write_data, lambda folder: load_packed(folder / "clean"), is_ours=True),
+    Reader("journal", write_journal, read_journal),
+    Reader("state of a training", write_state, lambda folder: state_file(folder).load(), is_ours=True),
     Reader("raw folder", write_raw, lambda folder: read_source(folder / "raw", data_params()), is_ours=True),
     Reader(
         "zip",
@@ -136,7 +174,7 @@ READERS = [
         lambda folder: (folder / "idx").write_bytes(
             gzip.decompress(write_idx(folder / "x.gz", np.zeros((3, 4, 4), np.uint8)).read_bytes())
         ),
-        lambda folder: read_packed_again(folder / "idx"),
+        lambda folder: read_idx_anew(folder / "idx"),
     ),
     *map(read_image, ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")),
     Reader(
@@ -158,7 +196,7 @@ READERS = [
 ]
 
 
-def read_packed_again(path: Path) -> object:
+def read_idx_anew(path: Path) -> object:
     """Mutations of a compressed file hardly ever reach what is in it."""
     packed = path.with_suffix(".gz")
     packed.write_bytes(gzip.compress(path.read_bytes()))
