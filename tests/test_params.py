@@ -236,7 +236,14 @@ def test_a_number_with_a_leading_zero_is_decimal_as_for_dvc(tmp_path):
     assert load_params(path).train.epochs == 10
 
 
-def test_a_parameter_that_was_renamed_is_named_by_its_new_name(load, content):
+def test_a_parameter_under_a_former_name_beside_the_present_one_is_left_out_with_a_warning(load, content, caplog):
+    expected = load()
     content["prune"]["rounds"] = 9
+    assert load() == expected
+    assert "prune.rounds is called prune.timing_rounds now, which is there too; prune.rounds is not read" in caplog.text
+
+
+def test_a_parameter_that_was_renamed_is_named_by_its_new_name(load, content):
+    content["prune"]["rounds"] = content["prune"].pop("timing_rounds")
     with pytest.raises(ConfigError, match=r"prune\.rounds is not a known parameter; it is called prune\.timing_rounds"):
         load()

@@ -7,6 +7,7 @@ is refused with the key's full name. Each section is defined beside the componen
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -26,6 +27,8 @@ from vitprune.evaluation.options import EvaluateOptions
 from vitprune.options import Options
 from vitprune.pruning.options import PruneOptions
 from vitprune.training.options import FinetuneOptions, TrainOptions
+
+logger = logging.getLogger(__name__)
 
 RENAMED = {
     "acdc.steps": "acdc.ig_steps",
@@ -90,6 +93,7 @@ def load_params(path: Path) -> Params:
 
 def parse_params(content: dict[str, Any], *, where: str = "params") -> Params:
     """Check params that are already loaded; ``where`` opens the message of the ConfigError that may be raised."""
+    content = _without_former_names(content, where)
     try:
         # Through JSON, because strict validation of Python objects refuses a list where a tuple is meant.
         return Params.model_validate_json(json.dumps(_with_text_keys(content), default=str))
@@ -154,6 +158,18 @@ def _with_text_keys(content: Any) -> Any:
     if isinstance(content, dict):
         return {str(key): _with_text_keys(value) for key, value in content.items()}
     return content
+
+
+def _without_former_names(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """The same params but for those that stand under a former name beside the present one, which a warning names."""
+    kept = dict(content)
+    for former, now in RENAMED.items():
+        section, _, former_name = former.partition(".")
+        values = kept.get(section)
+        if isinstance(values, dict) and {former_name, now.partition(".")[2]} <= values.keys():
+            logger.warning("%s: %s is called %s now, which is there too; %s is not read", where, former, now, former)
+            kept[section] = {name: value for name, value in values.items() if name != former_name}
+    return kept
 
 
 def _renamed(key: str) -> str:

@@ -27,10 +27,51 @@ def test_experiments_are_named_by_the_params_in_which_they_differ(tmp_path):
     ]
 
 
-def test_unfinished_and_failed_experiments_and_duplicates_are_left_out(tmp_path):
-    row = "a,abc,0.8,0.91,2.5,2.0,0.01"
-    path = table(tmp_path, row, row, "queued,def,,,,3.0,0.01", "failed,fed,!,!,!,3.0,0.01")
-    assert len(read_experiments(path, 8)) == 1
+# As DVC 3.67 writes it: an experiment that failed or still runs has the figures of the commit that it is based on.
+WITH_STATES = """\
+Experiment,rev,typ,Created,parent,State,upgraded_baseline.accuracy,upgraded_baseline_pruned.accuracy,\
+upgraded_baseline_pruned.batch_8.speedup,prune.target_speedup
+,workspace,baseline,,,,0.474,0.434,2.247,
+,main,baseline,2026-11-25T14:59:01,,,0.474,0.434,2.247,
+naval-aqua,55a2f0d,branch_commit,2026-11-25T15:00:22,,Success,0.474,0.436,1.549,1.5
+agile-sech,48ca53a,branch_base,2026-11-25T14:59:46,,Failed,0.474,0.434,2.247,300.0
+focal-holy,2d1af8a,branch_commit,2026-11-25T15:30:00,,Running,0.474,0.434,2.247,1.9
+banal-moit,9dd497d,branch_commit,2026-11-25T15:05:00,,Queued,,,,2.5
+"""
+
+
+@pytest.mark.fault(
+    "an experiment failed or still runs, with its parent's figures", "it is left out, and a line says so"
+)
+def test_the_state_of_an_experiment_decides_whether_it_is_drawn(tmp_path, caplog):
+    path = tmp_path / "experiments.csv"
+    path.write_text(WITH_STATES)
+    caplog.set_level("INFO")
+    assert [(found.name, found.speedup) for found in read_experiments(path, 8)] == [
+        ("workspace", 2.247),
+        ("target_speedup=1.5", 1.549),
+    ]
+    assert "experiments left out: 1 failed, 1 running, 1 queued" in caplog.text
+
+
+def test_an_experiment_that_is_there_several_times_is_drawn_once_by_its_own_name(tmp_path):
+    same = "0.8,0.91,2.5,2.0,0.01"
+    path = table(tmp_path, f",workspace,{same}", f",main,{same}", f"swift-fox,abc,{same}")
+    assert [found.name for found in read_experiments(path, 8)] == ["swift-fox"]
+
+
+@pytest.mark.fault("figures of an experiment cannot be read, or are impossible", "it is left out, and a line says so")
+@pytest.mark.parametrize("figures", ["!,!,!", ",,", "0.8,0.9,0", "0.8,0.9,-2", "0.8,0.9,inf", "1.5,0.9,2", "nan,0.9,2"])
+def test_an_experiment_without_usable_figures_is_left_out(tmp_path, caplog, figures):
+    caplog.set_level("INFO")
+    path = table(tmp_path, "a,abc,0.8,0.91,2.5,2.0,0.01", f"b,def,{figures},2.0,0.01")
+    assert [found.name for found in read_experiments(path, 8)] == ["a"]
+    assert "experiments left out: 1 without figures" in caplog.text
+
+
+def test_a_table_without_a_finished_experiment_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="has no finished experiment"):
+        read_experiments(table(tmp_path, "b,def,!,!,!,2.0,0.01"), 8)
 
 
 def test_a_batch_size_that_was_not_timed_is_refused(tmp_path):
@@ -45,9 +86,15 @@ def test_an_experiment_that_dvc_did_not_name_gets_its_number(tmp_path):
     assert [found.name for found in read_experiments(path, 8)] == ["experiment 1"]
 
 
-def test_what_is_not_a_table_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"not readable as CSV .* dvc exp show --csv"):
-        read_experiments(tmp_path / "none.csv", 8)
+@pytest.mark.fault(
+    "a table of experiments is empty, of another encoding or no table", "the command that writes it is named"
+)
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00", b'a,b\n"1'])
+def test_what_is_not_a_table_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "experiments.csv").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"dvc exp show --csv"):
+        read_experiments(tmp_path / "experiments.csv", 8)
 
 
 def test_the_front_has_what_nothing_beats_in_both():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import logging
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,12 @@ from vitprune.errors import CheckpointError
 from vitprune.evaluation.models import UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
 from vitprune.storage import atomic_file
 
+logger = logging.getLogger(__name__)
+
 KNOBS = ("prune.target_speedup", "prune.target_kl", "acdc.tau", "acdc.method", "finetune.epochs", "compute.seed")
 """Params that name an experiment, where they differ between experiments."""
+FINISHED = ("Success", "-", "")
+"""What DVC writes as the state of an experiment that has ended well; commits and the workspace have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +40,49 @@ class Experiment:
 
 
 def read_experiments(path: Path, batch_size: int) -> list[Experiment]:
-    """The finished experiments in a table that ``dvc exp show --csv`` wrote, without duplicates.
+    """The finished experiments in a table that ``dvc exp show --csv`` wrote, each of them once.
 
-    Raises CheckpointError if the file is not such a table, or no experiment in it was timed at ``batch_size``.
+    A log line says what is left out. Raises CheckpointError if the file is not such a table, or if no experiment in it
+    was finished and timed at ``batch_size``.
     """
+    table = _read_table(path)
+    columns = _figure_columns(path, table, batch_size)
+    for column in columns.values():
+        table[column] = pd.to_numeric(table[column], errors="coerce")
+    reasons = [_reason_to_leave_out(row, columns) for _, row in table.iterrows()]
+    left_out = Counter(filter(None, reasons))
+    if left_out:
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        logger.info("%s: experiments left out: %s", path, counts)
+    finished = table[[reason is None for reason in reasons]]
+    if finished.empty:
+        raise CheckpointError(f"{path}: has no finished experiment; run dvc repro or dvc exp run, and write it again")
+    knobs = [knob for knob in KNOBS if knob in finished]
+    different = [knob for knob in knobs if finished[knob].nunique(dropna=False) > 1]
+    # The workspace, a branch and a commit may all be one experiment; the one that DVC gave a name comes first.
+    named = finished.sort_values("Experiment", kind="stable") if "Experiment" in finished else finished
+    named = named.drop_duplicates(subset=[*columns.values(), *knobs])
+    experiments = {
+        index: Experiment(
+            name=_name(row, different, number), **{name: float(row[column]) for name, column in columns.items()}
+        )
+        for number, (index, row) in enumerate(named.iterrows(), start=1)
+    }
+    return [experiments[index] for index in finished.index if index in experiments]
+
+
+def _read_table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path)
+        return pd.read_csv(path)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{path}: not readable as CSV ({reason}); write it with: dvc exp show --csv > {path}"
         ) from None
+
+
+def _figure_columns(path: Path, table: pd.DataFrame, batch_size: int) -> dict[str, str]:
+    """The columns of the figures of an ``Experiment``."""
     wanted = {
         "accuracy": f"{UPGRADED_BASELINE_PRUNED.name}.accuracy",
         "control_accuracy": f"{UPGRADED_BASELINE.name}.accuracy",
@@ -55,17 +94,18 @@ def read_experiments(path: Path, batch_size: int) -> list[Experiment]:
             f"{path}: has no column {missing[0]}; write it with dvc exp show --csv after dvc repro, and choose a batch "
             "size of evaluate.timing_batch_sizes"
         )
-    # An experiment that is not finished, or that failed, has no numbers there.
-    for column in columns.values():
-        table[column] = pd.to_numeric(table[column], errors="coerce")
-    finished = table.dropna(subset=list(columns.values()))
-    knobs = [knob for knob in KNOBS if knob in finished and finished[knob].nunique(dropna=False) > 1]
-    experiments = [
-        Experiment(name=_name(row, knobs, number), **{name: float(row[column]) for name, column in columns.items()})
-        for number, (_, row) in enumerate(finished.iterrows(), start=1)
-    ]
-    # The workspace is usually one of the experiments, too.
-    return list(dict.fromkeys(experiments))
+    return columns
+
+
+def _reason_to_leave_out(row: pd.Series, columns: dict[str, str]) -> str | None:
+    """Why an experiment is not drawn. One that failed or still runs has the figures of the commit it started from."""
+    state = row.get("State")
+    if pd.notna(state) and str(state) not in FINISHED:
+        return str(state).lower()
+    accuracy, control, speedup = (row[columns[name]] for name in ("accuracy", "control_accuracy", "speedup"))
+    if not (0 <= accuracy <= 1 and 0 <= control <= 1 and 0 < speedup < math.inf):
+        return "without figures"
+    return None
 
 
 def pareto_front(experiments: Sequence[Experiment]) -> list[Experiment]:
