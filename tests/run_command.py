@@ -38,7 +38,7 @@ def run_stage(stage: str, folder: Path) -> Done:
     def stage_main() -> None:
         set_up_logging()
         with report_errors():
-            importlib.import_module(f"stages.{stage}").main()
+            getattr(importlib.import_module(f"stages.{stage}"), stage)()
 
     return _run(stage_main, folder)
 

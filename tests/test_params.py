@@ -48,9 +48,10 @@ def leaves(content, prefix=""):
             yield f"{prefix}{name}"
 
 
-def test_all_profiles_set_the_same_params():
+def test_digits_sets_every_param_and_all_other_profiles_set_the_same():
     """Whichever profile was applied before, the next one leaves nothing of it behind."""
     keys = {profile.stem: set(leaves(yaml.safe_load(profile.read_text()))) for profile in PROFILES}
+    assert keys.pop("digits") == set(leaves(yaml.safe_load((ROOT / "params.yaml").read_text())))
     assert len(set(map(frozenset, keys.values()))) == 1, keys
 
 
@@ -58,14 +59,18 @@ def test_profiles_lead_from_one_to_the_other_and_keep_comments_and_other_values(
     path = tmp_path / "params.yaml"
     original = (ROOT / "params.yaml").read_text()
     path.write_text(original.replace("label_smoothing: 0.1", "label_smoothing: 0.2"))
+    digits, *others = sorted(PROFILES, key=lambda profile: profile.stem != "digits")
     texts = {}
-    for profile in (*PROFILES, *PROFILES):
+    for profile in (*others, *others):
         text, _ = apply_profile(path, profile)
         path.write_text(text)
         assert load_params(path).train.label_smoothing == 0.2
         assert text.count("# ") == original.count("# ")
         assert texts.setdefault(profile.stem, text) == text
     assert load_params(path).data.source == "kaggle"
+    text, changed = apply_profile(path, digits)
+    assert text == original
+    assert {"train.label_smoothing", "data.source"} <= set(changed)
 
 
 def test_the_committed_params_are_those_of_the_digits_profile():

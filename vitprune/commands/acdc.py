@@ -9,16 +9,19 @@ from vitprune.commands.options import BaselineFolder, DataFolder, MetricsFile, O
 
 
 def acdc(
-    params: ParamsFile,
-    data: DataFolder,
-    baseline: BaselineFolder,
-    out: OutFolder,
-    metrics: MetricsFile,
-    timing: TimingFile,
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    baseline: BaselineFolder = Path("models/baseline"),
+    out: OutFolder = Path("models/circuit"),
+    metrics: MetricsFile = Path("metrics/acdc.json"),
+    timing: TimingFile = Path("metrics/acdc_timing.json"),
     faithfulness: Annotated[
         Path, typer.Option(help="CSV of KL, accuracy and recovered share against edges to write; a PNG goes beside it.")
-    ],
-    journal: Annotated[Path, typer.Option(help="File that keeps the search, to go on after an interruption.")],
+    ] = Path("plots/faithfulness.csv"),
+    journal: Annotated[
+        Path,
+        typer.Option(help="File that keeps the search, to go on after an interruption."),
+    ] = Path(".vitprune/acdc.jsonl"),
 ) -> None:
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
     from vitprune.commands.inputs import load_for, open_params

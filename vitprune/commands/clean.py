@@ -1,15 +1,16 @@
 """``vitprune clean``: from a source as it came to packed images."""
 
 import logging
+from pathlib import Path
 
 from vitprune.commands.options import MetricsFile, OutFolder, ParamsFile, RawFolder
 
 
 def clean(
-    params: ParamsFile,
-    raw: RawFolder,
-    out: OutFolder,
-    metrics: MetricsFile,
+    params: ParamsFile = Path("params.yaml"),
+    raw: RawFolder = Path("data/raw"),
+    out: OutFolder = Path("data/clean"),
+    metrics: MetricsFile = Path("metrics/clean.json"),
 ) -> None:
     """Decode, audit, resize and split the images; write packed arrays and a manifest of every file."""
     from vitprune.commands.terminal import progress

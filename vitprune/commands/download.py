@@ -1,9 +1,11 @@
 """``vitprune download``: a source of images, kept as it came."""
 
+from pathlib import Path
+
 from vitprune.commands.options import OutFolder, ParamsFile
 
 
-def download(params: ParamsFile, out: OutFolder) -> None:
+def download(params: ParamsFile = Path("params.yaml"), out: OutFolder = Path("data/raw")) -> None:
     """Fetch the images that params.yaml names under data, and write down what came."""
     from vitprune.commands.terminal import progress
     from vitprune.data.download.fetch import check_path, fetch

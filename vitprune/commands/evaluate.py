@@ -18,18 +18,24 @@ from vitprune.commands.options import (
 
 
 def evaluate(
-    params: ParamsFile,
-    data: DataFolder,
-    baseline: BaselineFolder,
-    pruned: PrunedFolder,
-    finetuned: Annotated[Path, typer.Option(help="Folder that the finetune command wrote its models into.")],
-    circuit: CircuitFolder,
-    metrics: MetricsFile,
-    timing: TimingFile,
-    table: Annotated[Path, typer.Option(help="Markdown file of the table of models to write.")],
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    baseline: BaselineFolder = Path("models/baseline"),
+    pruned: PrunedFolder = Path("models/pruned"),
+    finetuned: Annotated[
+        Path,
+        typer.Option(help="Folder that the finetune command wrote its models into."),
+    ] = Path("models/finetuned"),
+    circuit: CircuitFolder = Path("models/circuit"),
+    metrics: MetricsFile = Path("metrics/evaluate.json"),
+    timing: TimingFile = Path("metrics/timing.json"),
+    table: Annotated[
+        Path,
+        typer.Option(help="Markdown file of the table of models to write."),
+    ] = Path("metrics/table.md"),
     confusion: Annotated[
         Path, typer.Option(help="PNG of the fine-tuned pruned model's confusion matrix; its pairs go beside it as CSV.")
-    ],
+    ] = Path("plots/confusion.png"),
 ) -> None:
     """Score four models and the masked circuit on the test images, and time the models side by side."""
     from vitprune.circuit import Circuit

@@ -18,16 +18,22 @@ from vitprune.commands.options import (
 
 
 def finetune(
-    params: ParamsFile,
-    data: DataFolder,
-    baseline: BaselineFolder,
-    pruned: PrunedFolder,
-    latency: LatencyFile,
-    out: Annotated[Path, typer.Option(help="Folder to write the models baseline/ and pruned/ into.")],
-    metrics: MetricsFile,
-    timing: TimingFile,
-    history: Annotated[Path, typer.Option(help="CSV per epoch to write; the name of the model is added to it.")],
-    state: StateFile,
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    baseline: BaselineFolder = Path("models/baseline"),
+    pruned: PrunedFolder = Path("models/pruned"),
+    latency: LatencyFile = Path("models/latency.json"),
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to write the models baseline/ and pruned/ into."),
+    ] = Path("models/finetuned"),
+    metrics: MetricsFile = Path("metrics/finetune.json"),
+    timing: TimingFile = Path("metrics/finetune_timing.json"),
+    history: Annotated[
+        Path,
+        typer.Option(help="CSV per epoch to write; the name of the model is added to it."),
+    ] = Path("plots/finetune.csv"),
+    state: StateFile = Path(".vitprune/finetune.pt"),
 ) -> None:
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
     from vitprune.commands.inputs import load_for, open_params

@@ -17,14 +17,17 @@ from vitprune.commands.options import (
 
 
 def prune(
-    params: ParamsFile,
-    data: DataFolder,
-    baseline: BaselineFolder,
-    circuit: CircuitFolder,
-    out: OutFolder,
-    metrics: MetricsFile,
-    trace: Annotated[Path, typer.Option(help="CSV to write: KL and predicted milliseconds after each move.")],
-    latency: LatencyFile,
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    baseline: BaselineFolder = Path("models/baseline"),
+    circuit: CircuitFolder = Path("models/circuit"),
+    out: OutFolder = Path("models/pruned"),
+    metrics: MetricsFile = Path("metrics/prune.json"),
+    trace: Annotated[
+        Path,
+        typer.Option(help="CSV to write: KL and predicted milliseconds after each move."),
+    ] = Path("plots/prune.csv"),
+    latency: LatencyFile = Path("models/latency.json"),
 ) -> None:
     """Cut heads, neurons and sublayers out of the weights: what the circuit does not need, or down to a target."""
     from vitprune.circuit import Circuit

@@ -9,17 +9,22 @@ from vitprune.commands.options import DataFolder, MetricsFile, OutFolder, Params
 
 
 def train(
-    params: ParamsFile,
-    data: DataFolder,
-    out: OutFolder,
-    metrics: MetricsFile,
-    timing: TimingFile,
-    history: Annotated[Path, typer.Option(help="CSV of losses and accuracies per epoch to write.")],
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    out: OutFolder = Path("models/baseline"),
+    metrics: MetricsFile = Path("metrics/train.json"),
+    timing: TimingFile = Path("metrics/train_timing.json"),
+    history: Annotated[
+        Path,
+        typer.Option(help="CSV of losses and accuracies per epoch to write."),
+    ] = Path("plots/train.csv"),
     gradient_flow: Annotated[
         Path, typer.Option(help="CSV of gradients per layer and epoch to write; a PNG of it goes beside it.")
-    ],
-    augmented: Annotated[Path, typer.Option(help="PNG of augmented training images with their labels to write.")],
-    state: StateFile,
+    ] = Path("plots/gradient_flow.csv"),
+    augmented: Annotated[
+        Path, typer.Option(help="PNG of augmented training images with their labels to write.")
+    ] = Path("plots/augmented.png"),
+    state: StateFile = Path(".vitprune/train.pt"),
 ) -> None:
     """Train the baseline; keep the weights that are best on the validation images."""
     from vitprune.commands.inputs import open_params
