@@ -12,6 +12,7 @@ from vitprune.commands.evaluate import evaluate
 from vitprune.commands.export import export
 from vitprune.commands.finetune import finetune
 from vitprune.commands.params import params
+from vitprune.commands.parent import stop_with_launcher
 from vitprune.commands.pareto import pareto
 from vitprune.commands.predict import predict
 from vitprune.commands.prune import prune
@@ -36,5 +37,6 @@ for command in (*STAGES, *TOOLS):
 def main() -> None:
     """Run the command line; an error meant for the user is one line and exit status 1."""
     set_up_logging()
+    stop_with_launcher()
     with report_errors():
         app()

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -63,6 +65,23 @@ def test_predictions_are_those_of_the_model_on_the_images_as_clean_makes_them(wo
         assert first["path"] == f"images/deep/{number}.png"
         assert first["class_name"] == CLASSES[best]
         assert float(first["probability"]) == pytest.approx(float(probabilities[best]), abs=1e-5)
+
+
+@pytest.mark.fault(
+    "names of images with line ends or broken bytes, given to predict", "readable escapes in table and CSV"
+)
+def test_names_that_cannot_be_shown_are_predicted_with_escapes(workplace):
+    odd = workplace / "odd"
+    odd.mkdir()
+    for name in ("two\nlines.png", os.fsdecode(b"caf\xe9.png")):
+        shutil.copy(workplace / "images/deep/0.png", odd / name)
+    done = run_command("predict", "whole", "odd", "--top", "1", folder=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.png" in done.stdout
+    done = run_command("predict", "whole", "odd", "--top", "1", "--csv", "odd.csv", folder=workplace)
+    assert done.returncode == 0, done.stderr
+    with (workplace / "odd.csv").open() as file:
+        assert {row["path"] for row in csv.DictReader(file)} == {"odd/two\\nlines.png", "odd/caf\\udce9.png"}
 
 
 def test_predictions_are_printed_with_their_probabilities(workplace):

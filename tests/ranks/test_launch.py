@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -128,18 +130,65 @@ def test_an_error_of_all_ranks_is_said_once(folders, tmp_path):
     assert "Traceback" not in said
 
 
+def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that a command has started."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def wait_until_started(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the ranks once the first one has said that it has met the other."""
+    assert process.stderr is not None
+    assert process.stderr.readline() == "started\n"
+    return ranks_of(process)
+
+
+@pytest.mark.fault(
+    "the death of one of several processes: an error, a bug, no memory, a kill",
+    "one sentence names the process and the reason, the status is 1, and no process is left",
+)
 @pytest.mark.parametrize(
-    ("how", "status", "message"),
+    ("how", "rank", "message"),
     [
-        ("error", 1, "error: only the second fails"),
-        ("kill", 128 + signal.SIGKILL, "error: process 1 of 2 was ended by SIGKILL"),
+        ("error", 1, r"only this one fails"),
+        ("bug", 0, r"process 0 of 2 failed \(ZeroDivisionError: a bug of two lines, .*failing\.py line \d+\)"),
+        ("exit", 1, r"process 1 of 2 ended with status 3 \(what it says\)"),
+        ("kill", 1, r"process 1 of 2 was ended by SIGKILL, as the system does when memory runs out; if so, lower .*"),
     ],
 )
-def test_the_failure_of_another_rank_is_shown_and_ends_all(how, status, message):
-    found, said = finished(started(ROOT, "tests.ranks.failing", how))
-    assert found == status, said
-    # Ranks other than the first log nothing.
-    assert said.splitlines() == ["started", message]
+def test_the_failure_of_a_rank_is_said_in_one_sentence_and_ends_all(how, rank, message):
+    process = started(ROOT, "tests.ranks.failing", how, str(rank))
+    ranks = wait_until_started(process)
+    status, said = finished(process)
+    assert status == 1, said
+    assert re.fullmatch(f"error: {message}\n", said), said
+    assert not any(map(psutil.Process.is_running, ranks))
+
+
+@pytest.mark.fault("SIGKILL of the command that started several processes", "they end with it")
+def test_ranks_end_with_the_process_that_started_them():
+    process = started(ROOT, "tests.ranks.failing", "not", "0")
+    ranks = wait_until_started(process)
+    assert len(ranks) == 2
+    process.kill()
+    _, left = psutil.wait_procs(ranks, timeout=20)
+    assert left == []
+    process.communicate()
+
+
+@pytest.mark.fault(
+    "a second SIGTERM or Ctrl-C while several processes save their state", "all end at once, and no process is left"
+)
+def test_a_second_signal_ends_ranks_that_are_still_saving():
+    number = signal.SIGINT
+    process = started(ROOT, "tests.ranks.failing", "slow", "0")
+    ranks = wait_until_started(process)
+    process.send_signal(number)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "saving\n"
+    process.send_signal(number)
+    status, said = finished(process)
+    assert (status, said) == (128 + number, "interrupted\n")
+    assert not any(map(psutil.Process.is_running, ranks))
 
 
 def test_more_processes_than_cores_are_refused():

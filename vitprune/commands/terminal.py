@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
+from vitprune.core.compute.failures import launcher
 from vitprune.errors import VitpruneError
 
 if TYPE_CHECKING:
@@ -63,28 +64,39 @@ def report_errors() -> Iterator[None]:
     except VitpruneError as error:
         _complain(str(error))
         sys.exit(1)
-    except RuntimeError as error:
-        # By its name, because importing torch to catch it would cost every command two seconds.
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        _complain(
-            "the device ran out of memory; set acdc.batch_size or prune.batch_size, which bound the images held at "
-            "once, or lower evaluate.batch_size or evaluate.timing_batch_sizes, or set compute.device to cpu"
-        )
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            _complain(
+                "the device ran out of memory; set acdc.batch_size or prune.batch_size, which bound the images held at "
+                "once, or lower evaluate.batch_size or evaluate.timing_batch_sizes, or set compute.device to cpu"
+            )
+        elif launcher() is not None:
+            from vitprune.core.compute.failures import record_failure
+
+            record_failure(error)
+        else:
+            raise
+        sys.exit(1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # By its name, because importing torch to catch it would cost every command two seconds.
+    return isinstance(error, RuntimeError) and type(error).__name__ == "OutOfMemoryError"
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-    sys.stderr.flush()
+    """Say what is wrong; a rank leaves that to the process that started it."""
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         # Imported for ranks alone, because torch comes with it.
-        from vitprune.core.compute.launch import record_error
+        from vitprune.core.compute.failures import Sentence, record_failure
 
-        record_error(message)
+        record_failure(Sentence(message))
+    if launcher() is None:
+        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.flush()
 
 
 def _due(seconds: float = SECONDS_BETWEEN_LINES) -> Callable[[], bool]:

@@ -99,6 +99,7 @@ def test_the_official_tiny_imagenet_has_annotations_for_val_and_no_labels_for_te
     assert list(found.class_names) == ["n1", "n2"]
 
 
+@pytest.mark.fault("annotations that leave out an image or its class", "one sentence names the file and the line")
 def test_annotations_must_name_every_image_and_its_class() -> None:
     files = ("train/a/1.png", "train/b/1.png", "val/images/1.png", "val/val_annotations.txt")
     with pytest.raises(DataError, match=r"val_annotations\.txt: has no line for val/images/1\.png"):
@@ -134,6 +135,7 @@ def test_a_class_that_has_files_in_one_split_is_not_empty() -> None:
     assert "c" in found.class_names
 
 
+@pytest.mark.fault("images outside class folders", "one sentence names one of them and the layout that is expected")
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -154,11 +156,13 @@ def test_a_layout_without_classes_is_refused_with_what_is_expected(files: tuple[
     assert message in str(raised.value)
 
 
+@pytest.mark.fault("two folders for one split", "one sentence names both")
 def test_two_folders_for_one_split_are_refused() -> None:
     with pytest.raises(DataError, match="'val', 'valid' are all the val split"):
         layout(*SPLIT, "valid/a/5.png")
 
 
+@pytest.mark.fault("a source without images", "one sentence says so")
 def test_a_source_without_images_is_refused() -> None:
     with pytest.raises(DataError, match="no images among 2 files"):
         layout("cats/1.txt", "dogs/1.txt")

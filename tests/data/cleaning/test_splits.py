@@ -60,6 +60,14 @@ def test_unlabelled_folders_are_left_out_and_named(unlabelled: str, caplog) -> N
     assert f"{unlabelled.rsplit('/', 1)[0]}: left out, because its images (1) have no labels" in caplog.text
 
 
+@pytest.mark.fault("a split folder without any file", "the log names it")
+def test_an_empty_split_folder_is_named(caplog) -> None:
+    found = layout(*splits("data/train"), folders=("data", "data/train", "data/test", "data/train/c"))
+    assert {image.split for image in found.images} == {"train"}
+    assert found.empty_folders == ("c",)
+    assert [record.getMessage() for record in caplog.records] == ["data/test: holds no images, and is left out"]
+
+
 def test_a_test_folder_of_loose_images_is_left_out_whatever_its_name(caplog) -> None:
     found = layout(*splits("asl_train"), "asl_test/asl_test/A_test.jpg", "asl_test/asl_test/B_test.jpg")
     assert splits_found(*splits("asl_train"), "asl_test/asl_test/A_test.jpg") == {"train": {"a", "b"}}
@@ -127,6 +135,7 @@ def test_a_common_folder_may_sound_like_a_split() -> None:
         ([*(f"x/{name}" for name in splits("train", "test")), "y/9.png"], "in a split folder"),
         (splits("training_data/train", "training_data/test", "extra"), "in a split folder"),
         ([*splits("train"), "test tube/9.png"], "test tube/9.png lies outside the splits 'train'"),
+        (splits("images_background") + splits("images_evaluation", classes=("c", "d")), "no train folder with class"),
         (["train_cats/1.png", "train_dogs/2.png", "test_cats/3.png"], "no train folder with class folders"),
         (["train/a/1.png", "train/b/test/2.png", "test/a/3.png", "test/b/4.png"], "in a split folder"),
     ],
@@ -150,3 +159,9 @@ def test_unusual_names_of_splits_are_said(caplog) -> None:
     caplog.set_level("INFO", "vitprune")
     find_layout(splits("seg_train", "seg_test"), (), {})
     assert "splits: seg_test is test, seg_train is train" in caplog.text
+
+
+def test_classes_may_share_some_of_their_folders() -> None:
+    people = {"happy": ("ann", "bob", "carla", "dan", "eve"), "sad": ("bob", "carla", "fay", "gus", "hal")}
+    files = [f"{mood}/{person}/1.png" for mood, names in people.items() for person in names]
+    assert set(layout(*files).class_names) == {"happy", "sad"}

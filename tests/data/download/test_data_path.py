@@ -86,6 +86,15 @@ def test_a_folder_with_written_folders_in_it_is_no_source(project: Path, params_
     assert contents(project) == before
 
 
+@pytest.mark.fault("data.path in a raw folder without vitprune's mark, as earlier versions wrote it", UNTOUCHED)
+def test_a_raw_folder_without_the_mark_is_no_source_either(project: Path, params_file) -> None:
+    (project / "data/raw/.made-by-vitprune").unlink()
+    for source, path in (("folder", "link/mine"), ("archive", "data/raw/images.tar")):
+        with pytest.raises(DataError, match=r"data\.path: .* lies in the folder to write \(data/raw\)"):
+            download(params_file(source=source, path=path), Path("data/raw"))
+    assert (project / "data/raw/mine/cats/00.png").is_file()
+
+
 @pytest.mark.fault("data.path that names the folder to write in another case, where case is folded", UNTOUCHED)
 def test_one_folder_at_two_places_is_recognised(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(project / "DATA/RAW")

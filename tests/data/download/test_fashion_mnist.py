@@ -7,6 +7,7 @@ from tests.data.conftest import fetch_raw
 from vitprune.errors import DataError, DownloadError
 
 
+@pytest.mark.fault("a missing file of Fashion-MNIST", "one sentence names it, and nothing is kept")
 def test_a_missing_file_is_named(small_fashion_mnist: Path, tmp_path: Path) -> None:
     (small_fashion_mnist / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match=r"data\.path: .* has no t10k-labels-idx1-ubyte\.gz"):
@@ -14,6 +15,7 @@ def test_a_missing_file_is_named(small_fashion_mnist: Path, tmp_path: Path) -> N
     assert not (tmp_path / "raw").exists()
 
 
+@pytest.mark.fault("a broken file of Fashion-MNIST", "one sentence names it, and nothing is kept")
 def test_a_broken_file_is_refused_before_it_is_kept(small_fashion_mnist: Path, tmp_path: Path) -> None:
     file = small_fashion_mnist / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:1000])
@@ -22,6 +24,7 @@ def test_a_broken_file_is_refused_before_it_is_kept(small_fashion_mnist: Path, t
     assert not (tmp_path / "raw").exists()
 
 
+@pytest.mark.fault("no network for Fashion-MNIST", "one sentence says how to get the files by hand")
 def test_without_network_the_error_says_what_else_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing listens at port 9: any address is unreachable at once. urllib keeps its first opener and its proxies.
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):

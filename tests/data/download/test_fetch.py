@@ -29,18 +29,21 @@ def test_a_path_may_start_in_the_home_folder_or_the_working_directory(tmp_path: 
         assert (tmp_path / f"raw{number}/images.zip").is_file()
 
 
+@pytest.mark.fault("data.path that does not exist", "one sentence names it")
 @pytest.mark.parametrize("source", ["archive", "kaggle", "folder", "fashion-mnist"])
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path, source: str) -> None:
     with pytest.raises(DataError, match=r"data\.path: nowhere/images does not exist"):
         fetch_raw(tmp_path / "raw", source=source, path="nowhere/images")
 
 
+@pytest.mark.fault("a file where a folder is needed", "one sentence says what to set")
 def test_a_file_where_a_folder_is_needed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images.zip").write_bytes(b"")
     with pytest.raises(DataError, match=r"data\.path: .*images\.zip is not a folder.*set data\.source to archive"):
         fetch_raw(tmp_path / "raw", source="folder", path=str(tmp_path / "images.zip"))
 
 
+@pytest.mark.fault("a folder where an archive is needed", "one sentence says what to set")
 @pytest.mark.parametrize("source", ["archive", "kaggle"])
 def test_a_folder_where_an_archive_is_needed_is_refused(tmp_path: Path, source: str) -> None:
     with pytest.raises(DataError, match=r"data\.path: .* is a folder, not an archive; set data\.source to folder"):

@@ -26,6 +26,7 @@ def test_an_archive_is_kept_as_it_came(tmp_path: Path, source: str) -> None:
     assert described["files"][0]["name"] == "my_images.tgz"
 
 
+@pytest.mark.fault("an archive to read that is broken", "it is refused, and the raw folder of the run before stays")
 def test_a_broken_archive_leaves_the_old_raw_folder_untouched(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "images.zip", class_folders())
     fetch_raw(tmp_path / "raw", path=str(archive))
@@ -38,6 +39,7 @@ def test_a_broken_archive_leaves_the_old_raw_folder_untouched(tmp_path: Path) ->
         assert not list(tmp_path.glob(".*partial"))
 
 
+@pytest.mark.fault("an archive with a member that leads out of it", "it is refused before it is copied")
 def test_an_unsafe_archive_is_refused_before_it_is_copied(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "images.zip", class_folders() | {"../../evil.png": b"x"})
     with pytest.raises(DataError, match=r"images\.zip: unsafe member '\.\./\.\./evil\.png'"):
@@ -88,6 +90,7 @@ def test_times_and_modes_leave_no_trace_in_the_tar(images: Path, tmp_path: Path)
     assert (tmp_path / "raw/images.tar").read_bytes() == before
 
 
+@pytest.mark.fault("links in the source that lead in circles or nowhere", "the log names them, and the rest is read")
 def test_links_are_followed_but_not_in_circles(images: Path, tmp_path: Path, caplog) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -106,6 +109,7 @@ def test_links_are_followed_but_not_in_circles(images: Path, tmp_path: Path, cap
         assert all(member.isreg() or member.isdir() for member in tar)
 
 
+@pytest.mark.fault("names that are not UTF-8", "they are shown with escapes, and their images are used")
 def test_names_that_are_not_utf8_and_odd_ones_survive(images: Path, tmp_path: Path) -> None:
     names = [b"caf\xe9", b"T: shirt, red", "Übergröße".encode()]
     for number, name in enumerate(names):
@@ -118,17 +122,20 @@ def test_names_that_are_not_utf8_and_odd_ones_survive(images: Path, tmp_path: Pa
     assert set(class_names) == {"cats", "dogs", "caf\\udce9", "T: shirt, red", "Übergröße"}
 
 
+@pytest.mark.fault("an empty folder as the source", "one sentence says so")
 def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images/cats").mkdir(parents=True)
     with pytest.raises(DataError, match=r"data\.path: .*images holds no files"):
         fetch_raw(tmp_path / "raw", source="folder", path=str(tmp_path / "images"))
 
 
+@pytest.mark.fault("a source that contains the folder to write", "it is refused before anything is touched")
 def test_a_folder_that_contains_the_output_is_refused(images: Path) -> None:
     with pytest.raises(DataError, match=r"data\.path: .* is or contains the folder to write"):
         fetch_raw(images / "data/raw", source="folder", path=str(images))
 
 
+@pytest.mark.fault("a file in the source that cannot be read", "one sentence names it")
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
 def test_an_unreadable_file_is_named(images: Path, tmp_path: Path) -> None:
     (images / "cats/00.png").chmod(0)

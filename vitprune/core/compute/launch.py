@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 from vitprune.core.compute.distributed import World
+from vitprune.core.compute.failures import LAUNCHER, first_failure
 from vitprune.errors import ConfigError
+
+SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_TO_SAVE = 600
+"""Ranks that were asked to stop may take so long to save their state."""
+SECONDS_TO_END = 10
+STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}
+"""Exit statuses of ranks that were asked to stop, and agreed to."""
 
 
 def started_rank() -> World | None:
@@ -50,26 +61,23 @@ def check_processes(processes: int, device: torch.device) -> None:
         raise ConfigError(f"compute.processes is {processes}, but there are {cores} CPU cores here; lower it")
 
 
-def record_error(message: str) -> None:
-    """Tell the launcher of this rank that it has failed and written ``message`` to stderr."""
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-    get_error_handler().record_exception(RuntimeError(message))
-
-
 def launch(processes: int) -> int:
-    """Run this process's own command line on so many ranks and return the exit status: 0, or that of the first failure.
+    """Run this process's own command line on so many ranks and return the exit status.
 
-    SIGTERM and interrupts are passed on to the ranks and waited for. Rank 0 writes to this process's stdout and stderr.
-    The stderr of another rank is shown only if it was the first to fail and rank 0 has recorded no error.
+    The status is 0, 1 if a rank failed, which is then said in one sentence, or that of the signal that ended the run.
+    SIGTERM and interrupts are passed on to the ranks and waited for; the second one ends all at once. Rank 0 writes to
+    this process's stdout and stderr. No rank outlives this call.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The launcher logs the whole failure again, in many lines.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="vitprune-ranks-") as folder:
+    # torch's launcher logs the whole failure again, in many lines, and its ranks that others are gone.
+    logger = logging.getLogger("torch.distributed")
+    logger.handlers[:] = [logging.NullHandler()]
+    logger.propagate = False
+    os.environ |= {LAUNCHER: str(os.getpid()), "TORCH_CPP_LOG_LEVEL": "FATAL"}
+    with tempfile.TemporaryDirectory(prefix="vitprune-ranks-", ignore_cleanup_errors=True) as folder:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -79,29 +87,32 @@ def launch(processes: int) -> int:
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             max_restarts=0,
+            monitor_interval=SECONDS_BETWEEN_LOOKS,
+            shutdown_timeout=SECONDS_TO_SAVE,
             logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=dict.fromkeys(range(1, processes), Std.ALL)),
         )
         try:
             elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
         except ChildFailedError as failed:
-            rank, failure = failed.get_first_failure()
-            sys.stderr.write(_unseen_error(Path(folder), rank))
-            if failure.exitcode < 0:
-                sys.stderr.write(f"error: process {rank} of {processes} was ended by {failure.signal_name()}\n")
-            return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+            statuses = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+            if set(statuses.values()) <= STOPPED:
+                return max(statuses.values())
+            sys.stderr.write(f"error: {first_failure(Path(folder), statuses, processes)}\n")
+            return 1
         except SignalException as stop:
             return 128 + stop.sigval
+        finally:
+            end_children()
     return 0
 
 
-def _unseen_error(folder: Path, first_failed: int) -> str:
-    """What the first rank to fail wrote to stderr, or nothing if rank 0 has shown an error.
-
-    torch's launcher gives each rank a folder named after it, for its output and the error that it recorded. Several
-    ranks may have failed between two looks of the launcher: the recorded errors tell which was first.
-    """
-    recorded = sorted(folder.rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
-    ranks = [path.parent.name for path in recorded] or [str(first_failed)]
-    if "0" in ranks:
-        return ""
-    return "".join(path.read_text("utf-8", "replace") for path in folder.rglob(f"{ranks[0]}/stderr.log"))
+def end_children() -> None:
+    """End all processes that this one has started, first with SIGTERM and after some seconds with SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    left = psutil.Process().children(recursive=True)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
+        _, left = psutil.wait_procs(left, timeout=SECONDS_TO_END)

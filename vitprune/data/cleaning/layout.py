@@ -109,6 +109,10 @@ def _unread(folder: str, names: Sequence[str]) -> DataError:
 
 
 def _place_splits(placing: _Placing, root: Folder, splits: Mapping[str, Role], texts: Mapping[str, str]) -> None:
+    depth = len(root.parts)
+    for parts in placing.folders:
+        if parts[:depth] == root.parts and len(parts) == depth + 1 and parts[-1] not in root.folders:
+            logger.warning("%s: holds no images, and is left out", "/".join(parts))
     order = (*SPLITS, "unlabelled")
     # Train first: the names of its classes tell a class of another split from a folder of unlabelled images.
     for name, split in sorted(splits.items(), key=lambda item: order.index(item[1])):

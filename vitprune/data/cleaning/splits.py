@@ -127,11 +127,13 @@ def _holds_splits(folder: Folder) -> bool:
 
 
 def _refuse_splits_without_train(folder: Folder) -> None:
-    splits = read_splits(folder.folders)
+    splits = {name: label for name, label in read_splits(folder.folders).items() if label.word != "unlabelled"}
     words = {label.word for label in splits.values()}
     # Classes may be called train and dev, but hardly train and test.
     is_pair = "train" in words and bool(words & {"test", "eval"})
-    if words - {"unlabelled"} and len(splits) > 1 and (is_pair or len(splits) == len(folder.folders)):
+    is_all = len(splits) > 1 and len(splits) == len(folder.folders)
+    holds_classes = any(len(below_wrappers(folder.folders[name]).folders) > 1 for name in splits)
+    if is_pair or is_all or (holds_classes and len(folder.folders) > 1):
         if any(_holds_splits(below_wrappers(inner)) for inner in folder.folders.values()):
             return
         raise DataError(f"splits {listed(splits)}, but no train folder with class folders in it; {EXPECTED}")
