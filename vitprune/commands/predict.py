@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitprune.data import Resize
+from vitprune.core.packed import Resize
 
 
 def predict(

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vitprune.errors import CheckpointError, DataError
 from vitprune.storage import check_unchanged, read_json
 
+Resize = Literal["crop", "stretch"]
+"""How an image becomes square: its middle square, or all of it."""
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
@@ -40,7 +42,8 @@ class Split:
 class PackedData:
     """All splits and the name of each label.
 
-    ``mean`` and ``std`` are those of each channel over the training images, for pixels from 0 to 1.
+    ``mean`` and ``std`` are those of each channel over the training images, for pixels from 0 to 1. ``resize`` is None
+    for data of earlier versions, which do not say it.
     """
 
     train: Split
@@ -49,6 +52,7 @@ class PackedData:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: Resize | None = None
 
     @property
     def image_size(self) -> int:
@@ -76,6 +80,7 @@ class Dataset(BaseModel):
     images: dict[SplitName, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: Resize | None = None
 
 
 def images_file(split: SplitName) -> str:
@@ -113,6 +118,7 @@ def load_packed(folder: Path) -> PackedData:
         class_names=dataset.class_names,
         mean=dataset.mean,
         std=dataset.std,
+        resize=dataset.resize,
     )
     try:
         check_unchanged(folder)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from vitprune.data import Resize
+from vitprune.core.packed import Resize
 from vitprune.options import Fraction, Options, Positive, Seed, Share
 
 

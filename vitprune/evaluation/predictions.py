@@ -13,7 +13,7 @@ import torch
 
 from vitprune.core.model.checkpoint import SavedModel
 from vitprune.core.model.predict import BATCH_SIZE, predict
-from vitprune.data import Resize
+from vitprune.core.packed import Resize
 from vitprune.data.cleaning.images import read_image
 from vitprune.data.raw.tree import shown
 from vitprune.evaluation.table import Table

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
+
+from pydantic import ConfigDict
 
 from vitprune.core.model.embedding import SHIFTED_COPIES, PatchEmbedding
 from vitprune.errors import ConfigError
 
 Positions = Literal["learned", "sincos"]
 Pooling = Literal["class", "mean"]
+
+MAX_LAYERS = 1000
+"""More would take minutes to build, and no ViT has as many."""
 
 
 class Shape(Protocol):
@@ -59,6 +64,9 @@ class ViTConfig:
     Raises ConfigError if the sizes do not fit together.
     """
 
+    # Pydantic checks with it what is read from a file.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
     image_size: int
     patch_size: int
     in_channels: int
@@ -82,16 +90,16 @@ class ViTConfig:
             raise ConfigError(fault)
         if self.image_size % self.patch_size:
             raise ConfigError(f"image_size ({self.image_size}) is not divisible by patch_size ({self.patch_size})")
-        for name, counts in (
-            ("heads_per_layer", self.heads_per_layer),
-            ("neurons_per_layer", self.neurons_per_layer),
+        for name, counts, most in (
+            ("heads_per_layer", self.heads_per_layer, self.num_heads),
+            ("neurons_per_layer", self.neurons_per_layer, self.d_mlp),
         ):
             if counts is None:
                 continue
             # JSON brings lists; a frozen config holds tuples.
             object.__setattr__(self, name, tuple(counts))
-            if len(counts) != self.num_layers or min(counts) < 0:
-                raise ConfigError(f"{name} needs {self.num_layers} counts of at least 0, got {list(counts)}")
+            if len(counts) != self.num_layers or not all(0 <= count <= most for count in counts):
+                raise ConfigError(f"{name} needs {self.num_layers} counts from 0 to {most}, got {list(counts)}")
 
     def _check_values(self) -> None:
         sizes = (
@@ -107,6 +115,11 @@ class ViTConfig:
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_layers > MAX_LAYERS:
+            raise ConfigError(f"num_layers must be at most {MAX_LAYERS}, got {self.num_layers}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         for name, choices in (("patch_embedding", PatchEmbedding), ("positions", Positions), ("pooling", Pooling)):
             if getattr(self, name) not in get_args(choices):
                 raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
@@ -135,6 +148,14 @@ class ViTConfig:
     @property
     def d_head(self) -> int:
         return self.d_model // self.num_heads
+
+    @property
+    def num_matrix_entries(self) -> int:
+        """Numbers in the weight matrices, the positions and the biases of tokens: nearly all that the model holds."""
+        heads, neurons = sum(self.layer_heads), sum(self.layer_neurons)
+        sublayers = sum(map(bool, (*self.layer_heads, *self.layer_neurons)))
+        rows = self.patch_values + self.num_tokens + 4 * heads * self.d_head + 2 * neurons + self.num_classes
+        return self.d_model * (rows + self.num_tokens * sublayers * self.token_biases)
 
     @property
     def first_short_layer(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vitprune.data import Resize
+from vitprune.core.packed import Resize
 from vitprune.data.cleaning.collection import Collection
 from vitprune.data.cleaning.images import digest, to_square
 from vitprune.data.cleaning.manifest import Metrics, count_files, write_manifest
@@ -47,6 +47,7 @@ def clean(
                 class_folders=selection.class_folders,
                 image_size=data.image_size,
                 channels=data.channels,
+                resize=params.resize,
             )
         write_manifest(partial, layout, selection)
     return count_files(layout, selection)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from vitprune.data import Resize
+from vitprune.core.packed import Resize
 from vitprune.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from vitprune.core.packed import (
     FORMAT_VERSION,
     SPLITS,
     Dataset,
+    Resize,
     SplitName,
     images_file,
     labels_file,
@@ -85,6 +86,7 @@ def write_packed(
     class_folders: Iterable[str],
     image_size: int,
     channels: int,
+    resize: Resize,
 ) -> None:
     """Write packed data, with mean and standard deviation over the training images, into an existing folder.
 
@@ -113,6 +115,7 @@ def write_packed(
         images={split: len(splits[split].labels) for split in SPLITS},
         mean=mean,
         std=std,
+        resize=resize,
     )
     write_json(folder / DATASET_FILE, dataset.model_dump(mode="json"))
 
