@@ -72,6 +72,13 @@ def test_a_split_of_unread_images_alone_is_refused(tmp_path: Path) -> None:
         clean(tmp_path, train | test)
 
 
+@pytest.mark.fault("an annotated split that holds nothing but images of formats that are not read", ONLY)
+def test_an_annotated_split_of_unread_images_alone_is_refused(tmp_path: Path) -> None:
+    val = {"val/images/1.heic": b"?", "val/val_annotations.txt": b"1.heic\tcats\n"}
+    with pytest.raises(DataError, match=r"val/images: holds no images of formats that are read, but 1 \.heic"):
+        clean(tmp_path, class_folders("train/") | val)
+
+
 @pytest.mark.fault("a source that holds nothing but images of formats that are not read", ONLY)
 def test_a_source_of_unread_images_alone_is_refused(tmp_path: Path) -> None:
     files = {f"{name}/{number}.heic": b"?" for name in ("cats", "dogs") for number in range(4)}
