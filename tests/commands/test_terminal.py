@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,9 +34,19 @@ def test_a_short_run_shows_no_steps(lines):
     assert lines() == []
 
 
-def test_running_out_of_memory_names_the_params_that_bound_it(capsys):
+@pytest.mark.fault("memory runs out, of a CPU or a GPU", "the params that bound it are named")
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: torch.empty(2**50),
+        lambda: np.empty(2**50),
+        lambda: bytearray(2**60),
+        lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")),
+    ],
+)
+def test_running_out_of_memory_names_the_params_that_bound_it(capsys, use):
     with pytest.raises(SystemExit, match="1"), terminal.report_errors():
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        use()
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     for name in ("acdc.batch_size", "prune.batch_size", "evaluate.batch_size"):

@@ -4,6 +4,10 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +19,14 @@ from tests.run_command import assert_one_sentence, run_command
 from vitprune.core.model import Preprocessing, SavedModel, load_model, save_model
 from vitprune.data.cleaning.images import decode, to_square
 
+ROOT = Path(__file__).parents[2]
 CLASSES = ("ankle boot", "bag", "coat")
 
 
 def save(folder, **shape):
     model = random_model(2, dtype=torch.float32, num_layers=2, scale=5.0, **shape)
-    saved = SavedModel(model=model, preprocessing=Preprocessing(mean=(0.4,), std=(0.3,)), class_names=CLASSES)
-    save_model(folder, saved)
+    preprocessing = Preprocessing(mean=(0.4,), std=(0.3,))
+    save_model(folder, SavedModel(model=model, preprocessing=preprocessing, class_names=CLASSES, resize="crop"))
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,75 @@ def test_predictions_are_printed_with_their_probabilities(workplace):
     done = run_command("predict", "whole", "images/deep/0.png", folder=workplace)
     assert "images/deep/0.png" in done.stdout
     assert done.stdout.count("%") == 3
+
+
+def probabilities_in(file):
+    with file.open() as lines:
+        return [float(row["probability"]) for row in csv.DictReader(lines)]
+
+
+@pytest.mark.fault("images are predicted that became square in another way in training", "predict does as training did")
+def test_images_are_made_square_as_in_training(workplace):
+    saved = load_model(workplace / "whole")
+    save_model(workplace / "stretched", replace(saved, resize="stretch"))
+    save_model(workplace / "old", replace(saved, resize=None))
+    found, said = {}, {}
+    for model, *more in (["whole"], ["stretched"], ["old"], ["whole", "--resize", "stretch"]):
+        done = run_command("predict", model, "images/deep/1.png", "--csv", "p.csv", *more, folder=workplace)
+        assert done.returncode == 0, done.stderr
+        found[model, *more] = probabilities_in(workplace / "p.csv")
+        said[model, *more] = done.stderr
+    assert found["whole",] == found["old",] != found["stretched",] == found["whole", "--resize", "stretch"]
+    assert said["old",] == "old does not say how its training images became square: --resize crop is assumed\n"
+    assert said["whole",] == said["stretched",] == ""
+
+
+@pytest.mark.fault("some of the files to predict are no images", "the others are predicted, the bad ones named")
+def test_prediction_goes_on_at_bad_files_and_names_them(workplace):
+    for name in ("a.png", "b.png"):
+        (workplace / name).write_text("no image")
+    files = ["a.png", "images/deep/0.png", "b.png", "images/deep/1.png"]
+    done = run_command("predict", "whole", *files, folder=workplace)
+    assert done.returncode == 1
+    assert done.stdout.count("images/deep") == 2
+    first, last = done.stderr.splitlines()
+    assert first == "a.png: not an image that can be decoded; leave it out"
+    assert last == "error: b.png: not an image that can be decoded; leave it out (2 of 4 files were left out)"
+    done = run_command("predict", "whole", *files, "--top", "1", "--csv", "some.csv", folder=workplace)
+    assert done.returncode == 1
+    assert len(probabilities_in(workplace / "some.csv")) == 2
+
+
+@pytest.mark.fault("brackets, colons and escapes in names of files and classes", "they are printed as they are")
+def test_names_are_printed_as_they_are(workplace):
+    saved = load_model(workplace / "whole")
+    names = ("[unknown]", ":smile:", "[/bold]\x1b[31m")
+    save_model(workplace / "[red]model", replace(saved, class_names=names))
+    shutil.copy(workplace / "images/deep/0.png", workplace / "photo [copy].png")
+    done = run_command("predict", "[red]model", "photo [copy].png", folder=workplace)
+    assert done.returncode == 0, done.stderr
+    for part in ("photo [copy].png", "[unknown]", ":smile:", "[/bold]\\x1b[31m"):
+        assert part in done.stdout
+    assert_one_sentence(run_command("show", "[/red]none", folder=workplace), "[/red]none/config.json")
+
+
+@pytest.mark.slow
+@pytest.mark.fault("stdout is not in UTF-8", "what it cannot show is escaped")
+def test_a_stream_of_another_encoding_gets_escapes(workplace):
+    command = [sys.executable, "-m", "vitprune", "show", "pruned"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, check=True)
+    assert b"1 of 2" in done.stdout
+    assert done.stdout.isascii()
+
+
+@pytest.mark.slow
+@pytest.mark.fault("the reader of stdout goes away", "no traceback")
+def test_a_closed_pipe_is_no_traceback(workplace):
+    command = f"{sys.executable} -m vitprune show pruned | true"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command], cwd=workplace, env=environment, capture_output=True)
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def write(folder: Path, train: SplitContent) -> None:
         class_folders=("n1", "n2"),
         image_size=4,
         channels=3,
+        resize="crop",
     )
 
 

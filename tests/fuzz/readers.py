@@ -79,6 +79,7 @@ def write_data(folder: Path) -> None:
             class_folders=("n1", "n2"),
             image_size=4,
             channels=3,
+            resize="crop",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -14,8 +15,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from vitprune.core.compute.failures import launcher
+from vitprune.data.raw.names import escaped
 from vitprune.errors import VitpruneError
 
 if TYPE_CHECKING:
@@ -36,7 +39,13 @@ SECONDS_BETWEEN_TRAINING_LINES = 60.0
 
 
 def set_up_logging() -> None:
-    """Show the library's log lines: through rich on a terminal, plainly elsewhere."""
+    """Show the library's log lines: through rich on a terminal, plainly elsewhere.
+
+    A character that the encoding of a stream lacks is written as its escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     handler: logging.Handler
     if stderr.is_terminal:
         handler = RichHandler(console=stderr, show_path=False, show_level=False, show_time=False)
@@ -70,7 +79,7 @@ def report_errors() -> Iterator[None]:
     except Exception as error:
         if _is_out_of_memory(error):
             _complain(
-                "the device ran out of memory; set acdc.batch_size or prune.batch_size, which bound the images held at "
+                "the machine or device ran out of memory; set acdc.batch_size or prune.batch_size, which bound the images held at "
                 "once, or lower evaluate.batch_size or evaluate.timing_batch_sizes, or set compute.device to cpu"
             )
         elif launcher() is not None:
@@ -83,8 +92,9 @@ def report_errors() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # By its name, because importing torch to catch it would cost every command two seconds.
-    return isinstance(error, RuntimeError) and type(error).__name__ == "OutOfMemoryError"
+    # By its name, because importing torch to catch it would cost every command two seconds. On a CPU it has none.
+    by_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and by_torch)
 
 
 def _complain(message: str) -> None:
@@ -117,7 +127,12 @@ def _due(seconds: float = SECONDS_BETWEEN_LINES) -> Callable[[], bool]:
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback ``(done, total)`` that draws a bar on a terminal and writes a line now and then elsewhere."""
     if stderr.is_terminal and _speaks():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=stderr, transient=True) as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -138,10 +153,10 @@ def search_progress(description: str) -> Iterator[Callable[[SearchProgress], Non
     logger = logging.getLogger(__name__)
     if stderr.is_terminal and _speaks():
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
         )
         with Progress(*columns, console=stderr, transient=True) as bar:
             task = bar.add_task(description, total=None, state="")
@@ -165,7 +180,7 @@ def speed_progress(description: str) -> Iterator[Callable[[SpeedProgress], None]
         return f"{now.tried} tries, {now.whole_milliseconds / now.milliseconds:.2f} times as fast, KL {now.kl:.5f}"
 
     if stderr.is_terminal and _speaks():
-        columns = (TextColumn("{task.description}"), TextColumn("{task.fields[state]}"))
+        columns = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[state]}", markup=False))
         with Progress(*columns, console=stderr, transient=True) as bar:
             task = bar.add_task(description, total=None, state="")
             yield lambda now: bar.update(task, state=state(now))
@@ -202,11 +217,11 @@ def training_progress(description: str) -> Iterator[TrainingProgress]:
         return
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[epoch]}"),
+        TextColumn("{task.fields[epoch]}", markup=False),
     )
     with Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task(description, total=None, epoch="")
@@ -228,9 +243,11 @@ def show_table(table: Table, *, is_wide: bool = False) -> None:
     """Print a table with its caption on stdout; one that is wide with a column for each of its rows."""
     # Five columns fit a terminal, fourteen would not.
     rows = list(zip(table.headers, *table.rows, strict=True)) if is_wide else [table.headers, *table.rows]
-    drawn = RichTable(*rows[0], caption=table.caption or None, caption_justify="left")
-    for column in drawn.columns[1:]:
-        column.justify = "right"
-    for row in rows[1:]:
+    # As text, because rich would take brackets in names for markup.
+    headers, *others = [[Text(escaped(cell)) for cell in row] for row in rows]
+    drawn = RichTable(caption=Text(table.caption) if table.caption else None, caption_justify="left")
+    for number, header in enumerate(headers):
+        drawn.add_column(header, justify="right" if number else "left")
+    for row in others:
         drawn.add_row(*row)
     console.print(drawn)

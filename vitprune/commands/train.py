@@ -54,6 +54,8 @@ def train(
     save_model(out, done.saved)
     write_history(history, done.result.history)
     write_gradient_flow(gradient_flow, done.result.gradient_flow)
+    write_json(metrics, done.scores)
+    write_json(timing, done.timing)
     draw_gradient_flow(flow_plot, done.result.gradient_flow)
     images, targets = first_batch(
         packed.train,
@@ -64,7 +66,5 @@ def train(
         seed=options.compute.seed,
     )
     draw_augmented(augmented, images, targets, packed.class_names)
-    write_json(metrics, done.scores)
-    write_json(timing, done.timing)
     # Everything is saved: there is nothing left to resume.
     state.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +16,7 @@ from vitprune.core.model.predict import BATCH_SIZE, predict
 from vitprune.core.packed import Resize
 from vitprune.data.cleaning.images import read_image
 from vitprune.data.raw.tree import shown
+from vitprune.errors import DataError
 from vitprune.evaluation.table import Table
 
 
@@ -36,17 +37,26 @@ def predict_files(
     top: int,
     resize: Resize,
     device: torch.device,
+    on_failure: Callable[[DataError], None],
 ) -> list[Prediction]:
     """The ``top`` classes of every image file, most probable first. Files are read batch by batch.
 
-    Raises DataError for the first file that is not an image.
+    ``on_failure`` is called for each file that cannot be read as an image, which is then left out.
     """
     config = saved.model.config
     channels = cast(Literal[1, 3], config.in_channels)
     predictions = []
     for start in range(0, len(paths), BATCH_SIZE):
-        files = paths[start : start + BATCH_SIZE]
-        pixels = np.stack([read_image(file, config.image_size, channels, resize) for file in files])
+        files, squares = [], []
+        for file in paths[start : start + BATCH_SIZE]:
+            try:
+                squares.append(read_image(file, config.image_size, channels, resize))
+                files.append(file)
+            except DataError as error:
+                on_failure(error)
+        if not files:
+            continue
+        pixels = np.stack(squares)
         probabilities = predict(saved.model, pixels, saved.preprocessing, device=device).softmax(dim=1).cpu()
         best = probabilities.topk(min(top, len(saved.class_names)), dim=1)
         for file, values, classes in zip(files, best.values.tolist(), best.indices.tolist(), strict=True):

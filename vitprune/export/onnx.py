@@ -21,6 +21,9 @@ from vitprune.export.packaged import Packaged, example_images, largest_differenc
 from vitprune.export.simplify import simplified
 from vitprune.storage import atomic_file
 
+INPUT_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+"""What a model may take, by ONNX Runtime's name for it."""
+
 
 def export_onnx(saved: SavedModel, path: Path, *, simplify: bool = True) -> float:
     """Write the model as an ONNX file for batches of any size.
@@ -77,19 +80,22 @@ class OnnxModel(nn.Module):
         except Exception as error:
             # The runtime's errors share no base class.
             raise ExportError(f"{path}: not readable as ONNX ({' '.join(str(error).split())[:200]})") from None
-        self._path, self._input = path, self._session.get_inputs()[0].name
+        self._path, self._input = path, self._session.get_inputs()[0]
+        if self._input.type not in INPUT_TYPES:
+            raise ExportError(f"{path}: takes a {self._input.type}, not images of floating-point numbers")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """``(c, height, width)`` of the images that it takes; ExportError if the file does not fix them."""
-        shape = tuple(self._session.get_inputs()[0].shape[1:])
+        shape = tuple(self._input.shape[1:])
         if len(shape) != 3 or not all(isinstance(size, int) for size in shape):
             raise ExportError(f"{self._path}: takes inputs of shape {shape}, not images of a fixed size")
         return shape
 
     def forward(self, images: Tensor) -> Tensor:
+        pixels = images.numpy().astype(INPUT_TYPES[self._input.type], copy=False)
         try:
-            return torch.from_numpy(self._session.run(None, {self._input: images.numpy()})[0])
+            return torch.from_numpy(self._session.run(None, {self._input.name: pixels})[0])
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise ExportError(f"{self._path}: does not run on images {tuple(images.shape)} ({reason})") from None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,6 +24,14 @@ from vitprune.pretrained.from_timm import find_in_timm
 from vitprune.pretrained.from_torchvision import find_in_torchvision
 
 logger = logging.getLogger(__name__)
+
+TORCH_STARTS = (b"PK", b"\x80")
+"""How PyTorch's files begin: zip archives and, before version 1.6, pickles."""
+LFS_POINTER = b"version https://git-lfs"
+CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
+"""Where checkpoints keep the weights."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+"""What wrappers put before the name of every weight."""
 
 
 def load_pretrained(
@@ -55,30 +63,52 @@ def _find(name: str) -> ForeignModel:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read weights from a safetensors file, or from a PyTorch file, where they may be under ``model``.
+    """Read weights from a safetensors file or from a PyTorch file; its content decides which, not its name.
 
-    Raises PretrainedError if there is no such file, or if it does not hold weights.
+    A PyTorch file may be a checkpoint that holds the weights beside other things. Wrappers' prefixes, which all names
+    share, are left out. Raises PretrainedError if there is no such file, or if it does not hold weights.
     """
     where = f"model.pretrained_path {path}"
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            raise PretrainedError(f"{where} is a pointer of Git LFS, not the file itself; run git lfs pull")
+        content = _load_torch(path) if start.startswith(TORCH_STARTS) else load_file(path)
     except FileNotFoundError:
         raise PretrainedError(
             f"{where} does not exist (paths are relative to the working directory {Path.cwd()})"
         ) from None
-    except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except PretrainedError:
+        raise
+    # The parsers raise nearly any exception on broken files (struct.error, IndexError, …).
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise PretrainedError(
             f"{where} is not readable as weights ({reason}); give a .safetensors file, or a .pth file of PyTorch"
         ) from None
-    for key in ("model", "state_dict"):
+    for key in CHECKPOINT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise PretrainedError(f"{where} holds more than weights; save the model's state_dict() alone")
-    return content
+    if not all(bool(tensor.isfinite().all()) for tensor in content.values()):
+        raise PretrainedError(f"{where} holds weights that are not finite; give another file")
+    return _without_prefixes(content)
+
+
+def _load_torch(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # Of TorchScript, which is then refused.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without what DistributedDataParallel, torch.compile and trainers put before all names."""
+    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in weights)), None):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
 
 
 def _download(foreign: ForeignModel, name: str) -> Mapping[str, Tensor]:

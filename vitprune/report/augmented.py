@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from vitprune.storage import atomic_file
+from vitprune.report.drawing import drawn, shortened
 
 ROWS, COLUMNS = 4, 8
-DOTS_PER_INCH = 110
 NAME_LENGTH = 14
 
 
@@ -24,27 +21,22 @@ def draw_augmented(path: Path, images: Tensor, targets: Tensor, class_names: tup
 
     Equal input gives equal bytes.
     """
-    figure = Figure(figsize=(1.5 * COLUMNS, 1.85 * ROWS), dpi=DOTS_PER_INCH, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    figure.suptitle("Training images, augmented and mixed, and their labels")
-    for axes, image, target in zip(figure.subplots(ROWS, COLUMNS).flat, images, targets, strict=False):
-        pixels = image.clamp(0, 1).permute(1, 2, 0).numpy()
-        axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
-        axes.set_xlabel(_label(target, class_names), fontsize=7)
-    for axes in figure.axes:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    with atomic_file(path) as partial:
-        # Without the library's version, equal images are equal bytes.
-        canvas.print_png(partial, metadata={"Software": None})
+    with drawn(path, (1.5 * COLUMNS, 1.85 * ROWS)) as figure:
+        figure.suptitle("Training images, augmented and mixed, and their labels")
+        for axes, image, target in zip(figure.subplots(ROWS, COLUMNS).flat, images, targets, strict=False):
+            pixels = image.clamp(0, 1).permute(1, 2, 0).numpy()
+            axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+            axes.set_xlabel(_label(target, class_names), fontsize=7)
+        for axes in figure.axes:
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
 
 
 def _label(target: Tensor, class_names: tuple[str, ...]) -> str:
     """The two largest classes of an image with their shares, or its class alone if the image is not mixed."""
     shares, classes = target.topk(min(2, len(target)))
-    names = [class_names[c] for c in classes.tolist()]
-    names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in names]
+    names = [shortened(class_names[c], NAME_LENGTH) for c in classes.tolist()]
     # A share below half a percent cannot be seen.
     if len(names) == 1 or shares[1] < 0.005:
         return names[0]

@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn import metrics
 from torch import Tensor
 
+from vitprune.report.drawing import drawn, shortened
 from vitprune.storage import atomic_file
 
+NAME_LENGTH = 24
 MAX_NAMED_CLASSES = 40
 """With more classes, their names would run into each other and are left out."""
 
@@ -59,21 +60,20 @@ def draw_confusion(path: Path, matrix: NDArray[np.int64], class_names: tuple[str
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     classes = len(class_names)
     size = min(3.5 + 0.35 * classes, 12.0)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    if classes <= MAX_NAMED_CLASSES:
-        axes.set_xticks(range(classes), class_names, rotation=90)
-        axes.set_yticks(range(classes), class_names)
-    if classes <= MAX_NAMED_CLASSES // 2:
-        for (row, column), count in np.ndenumerate(matrix):
-            if count:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axes.set(xlabel="predicted class", ylabel="true class", title="Test images by true and predicted class")
-    with atomic_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+    with drawn(path, (size + 1, size)) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+        if classes <= MAX_NAMED_CLASSES:
+            names = [shortened(name, NAME_LENGTH) for name in class_names]
+            axes.set_xticks(range(classes), names, rotation=90)
+            axes.set_yticks(range(classes), names)
+        if classes <= MAX_NAMED_CLASSES // 2:
+            for (row, column), count in np.ndenumerate(matrix):
+                if count:
+                    colour = "white" if shares[row, column] > 0.5 else "black"
+                    axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+        axes.set(xlabel="predicted class", ylabel="true class", title="Test images by true and predicted class")
 
 
 def write_confusion(path: Path, pairs: list[Confusion]) -> None:

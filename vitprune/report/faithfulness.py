@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from vitprune.circuit.faithfulness import Faithfulness
+from vitprune.report.drawing import drawn
 from vitprune.storage import atomic_file
 
 Curves = Mapping[str, Sequence[Faithfulness]]
@@ -28,28 +28,26 @@ def write_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method
 
 def draw_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method: str, edges: int) -> None:
     """Draw recovered share and accuracy against the share of all ``edges`` as a PNG; ``method`` found ``circuit``."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    recovered, accuracy = figure.subplots(1, 2)
-    for name, curve in curves.items():
-        label = f"{method} (found)" if name == "found" else name.replace("_", "-")
-        shares = [point.edges / edges for point in curve]
-        style = {"label": label, "marker": "o", "markersize": 3, "linewidth": 2 if name == "found" else 1}
-        recovered.plot(shares, [point.recovered for point in curve], **style)
-        accuracy.plot(shares, [point.accuracy for point in curve], **style)
-    for axes, value in ((recovered, circuit.recovered), (accuracy, circuit.accuracy)):
-        axes.plot([circuit.edges / edges], [value], marker="*", markersize=13, color="black", linestyle="none")
-        # The curves change most among the first edges.
-        axes.set_xscale("symlog", linthresh=0.01, linscale=0.5)
-        axes.set_xticks([0, 0.01, 0.1, 1])
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.set_xlabel(f"edges kept, of {edges:,}")
-        axes.grid(alpha=0.3)
-    # Circuits can be far worse than none at all. The worst would squeeze the rest of the plot and are cut off.
-    recovered.set_ylim(max(-0.55, recovered.get_ylim()[0]), 1.05)
-    recovered.set(ylabel="recovered share of the KL", title="Faithfulness")
-    accuracy.set(ylabel="accuracy", title="Accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    recovered.plot([], [], marker="*", markersize=10, color="black", linestyle="none", label="the circuit")
-    figure.legend(*recovered.get_legend_handles_labels(), frameon=False, loc="outside right center")
-    with atomic_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+    with drawn(path, (11, 4)) as figure:
+        recovered, accuracy = figure.subplots(1, 2)
+        for name, curve in curves.items():
+            label = f"{method} (found)" if name == "found" else name.replace("_", "-")
+            shares = [point.edges / edges for point in curve]
+            style = {"label": label, "marker": "o", "markersize": 3, "linewidth": 2 if name == "found" else 1}
+            recovered.plot(shares, [point.recovered for point in curve], **style)
+            accuracy.plot(shares, [point.accuracy for point in curve], **style)
+        for axes, value in ((recovered, circuit.recovered), (accuracy, circuit.accuracy)):
+            axes.plot([circuit.edges / edges], [value], marker="*", markersize=13, color="black", linestyle="none")
+            # The curves change most among the first edges.
+            axes.set_xscale("symlog", linthresh=0.01, linscale=0.5)
+            axes.set_xticks([0, 0.01, 0.1, 1])
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
+            axes.set_xlabel(f"edges kept, of {edges:,}")
+            axes.grid(alpha=0.3)
+        # Circuits can be far worse than none at all. The worst would squeeze the rest of the plot and are cut off.
+        recovered.set_ylim(max(-0.55, recovered.get_ylim()[0]), 1.05)
+        recovered.set(ylabel="recovered share of the KL", title="Faithfulness")
+        accuracy.set(ylabel="accuracy", title="Accuracy")
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+        recovered.plot([], [], marker="*", markersize=10, color="black", linestyle="none", label="the circuit")
+        figure.legend(*recovered.get_legend_handles_labels(), frameon=False, loc="outside right center")

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vitprune.storage import atomic_file
+from vitprune.report.drawing import drawn
 from vitprune.training.gradients import LayerGradient
 
-DOTS_PER_INCH = 120
 SMALLEST = 1e-12
 """Smaller gradients are drawn here, because a logarithmic axis has no zero."""
 
@@ -31,32 +28,27 @@ def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> No
     epochs = sorted({gradient.epoch for gradient in gradient_flow})
     sizes = {(gradient.epoch, gradient.layer): gradient.mean_abs for gradient in gradient_flow}
 
-    # Not pyplot's figure: this one changes nothing global and needs no display.
-    figure = Figure(figsize=(min(max(7.0, 2.2 + 0.3 * len(layers)), 16.0), 4.6), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    colours = colormaps["viridis"]
-    # With a single epoch, the colour bar would have an empty range.
-    scale = Normalize(vmin=epochs[0], vmax=max(epochs[-1], epochs[0] + 1))
-    for epoch in epochs:
-        heights = [max(sizes.get((epoch, layer), 0.0), SMALLEST) for layer in layers]
-        axes.plot(range(len(layers)), heights, color=colours(scale(epoch)), linewidth=1.1, alpha=0.85)
-    axes.set_yscale("log")
-    axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_xlim(-0.4, len(layers) - 0.6)
-    for position, (layer, before) in enumerate(zip(layers[1:], layers[:-1], strict=True), start=1):
-        if _block(layer) != _block(before):
-            axes.axvline(position - 0.5, color="0.85", linewidth=0.8, zorder=0)
-    axes.set_xlabel("weight matrix, from input to output (a: attention, m: MLP, number: layer)")
-    axes.set_ylabel("mean |gradient| before clipping")
-    axes.set_title("Gradient flow")
-    axes.grid(axis="y", color="0.9", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=colours), ax=axes, pad=0.02, label="epoch")
-    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-    with atomic_file(path) as partial:
-        # Without the library's version, equal images are equal bytes.
-        canvas.print_png(partial, metadata={"Software": None})
+    with drawn(path, (min(max(7.0, 2.2 + 0.3 * len(layers)), 16.0), 4.6)) as figure:
+        axes = figure.add_subplot()
+        colours = colormaps["viridis"]
+        # With a single epoch, the colour bar would have an empty range.
+        scale = Normalize(vmin=epochs[0], vmax=max(epochs[-1], epochs[0] + 1))
+        for epoch in epochs:
+            heights = [max(sizes.get((epoch, layer), 0.0), SMALLEST) for layer in layers]
+            axes.plot(range(len(layers)), heights, color=colours(scale(epoch)), linewidth=1.1, alpha=0.85)
+        axes.set_yscale("log")
+        axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_xlim(-0.4, len(layers) - 0.6)
+        for position, (layer, before) in enumerate(zip(layers[1:], layers[:-1], strict=True), start=1):
+            if _block(layer) != _block(before):
+                axes.axvline(position - 0.5, color="0.85", linewidth=0.8, zorder=0)
+        axes.set_xlabel("weight matrix, from input to output (a: attention, m: MLP, number: layer)")
+        axes.set_ylabel("mean |gradient| before clipping")
+        axes.set_title("Gradient flow")
+        axes.grid(axis="y", color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        bar = figure.colorbar(ScalarMappable(norm=scale, cmap=colours), ax=axes, pad=0.02, label="epoch")
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
 def _block(layer: str) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from vitprune.errors import CheckpointError
 from vitprune.evaluation.models import UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
+from vitprune.report.drawing import drawn
 from vitprune.storage import atomic_file
 
 logger = logging.getLogger(__name__)
@@ -130,29 +130,27 @@ def write_pareto(path: Path, experiments: Sequence[Experiment]) -> None:
 
 def draw_pareto(path: Path, experiments: Sequence[Experiment], batch_size: int) -> None:
     """Draw the experiments, their front, and the unpruned models that were trained for as long, as a PNG."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    controls = sorted({experiment.control_accuracy for experiment in experiments})
-    axes.plot([1] * len(controls), controls, "s", color="black", label="baseline, trained for as long")
-    axes.plot(*_points(experiments), "o", label="pruned")
-    axes.plot(*_points(pareto_front(experiments)), linewidth=1, color="C0")
-    for experiment in experiments:
-        axes.annotate(
-            f"{experiment.name}\n{experiment.speedup:.2f}×",
-            (1 / experiment.speedup, experiment.accuracy),
-            textcoords="offset points",
-            xytext=(6, -4),
-            va="top",
-            fontsize=8,
-        )
-    axes.set_xlim(left=0)
-    axes.margins(y=0.2)
-    axes.set(xlabel=f"time of a batch of {batch_size}, relative to the baseline", ylabel="test accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="lower right")
-    with atomic_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+    with drawn(path, (7, 4.5)) as figure:
+        axes = figure.subplots()
+        controls = sorted({experiment.control_accuracy for experiment in experiments})
+        axes.plot([1] * len(controls), controls, "s", color="black", label="baseline, trained for as long")
+        axes.plot(*_points(experiments), "o", label="pruned")
+        axes.plot(*_points(pareto_front(experiments)), linewidth=1, color="C0")
+        for experiment in experiments:
+            axes.annotate(
+                f"{experiment.name}\n{experiment.speedup:.2f}×",
+                (1 / experiment.speedup, experiment.accuracy),
+                textcoords="offset points",
+                xytext=(6, -4),
+                va="top",
+                fontsize=8,
+            )
+        axes.set_xlim(left=0)
+        axes.margins(y=0.2)
+        axes.set(xlabel=f"time of a batch of {batch_size}, relative to the baseline", ylabel="test accuracy")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, loc="lower right")
 
 
 def _points(experiments: Sequence[Experiment]) -> tuple[list[float], list[float]]:

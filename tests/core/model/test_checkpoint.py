@@ -1,4 +1,7 @@
 import json
+import math
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,6 +80,60 @@ def test_a_damaged_folder_is_refused_with_its_file(folder, damage, message):
     damage(folder)
     with pytest.raises(CheckpointError, match=message):
         load_model(folder)
+
+
+def _set(content, *keys, to):
+    *parents, last = keys
+    for key in parents:
+        content = content[key]
+    content[last] = to
+
+
+@pytest.mark.fault("a config.json of impossible or contradicting values", "it is refused before a model is built")
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("model", "num_layers"), 1_000_000, "num_layers must be at most 1000"),
+        (("model", "num_layers"), True, r"model\.num_layers: Input should be a valid integer"),
+        (("model", "d_model"), "8", r"model\.d_model: Input should be a valid integer"),
+        (("model", "d_model"), 10**9, r"model\.safetensors: does not fit config\.json \(.* bytes for .* weights\)"),
+        (("model", "image_size"), 10**9, "does not fit config"),
+        (("model", "dropout"), math.nan, r"model\.dropout"),
+        (("model", "heads_per_layer"), [9, 9], "heads_per_layer needs 2 counts from 0 to 2"),
+        (("model", "depth"), 3, r"model\.depth: Unexpected keyword argument"),
+        (("class_names",), ["a"], "1 class_names for 3 classes"),
+        (("class_names",), ["a", "b", 3], r"class_names\.2: Input should be a valid string"),
+        (("preprocessing", "mean"), [0.1, 0.2, 0.3], "mean and std must be 1 numbers each"),
+        (("preprocessing", "std"), [0.0], "mean and std must be 1 numbers each, std above 0"),
+        (("preprocessing", "std"), [math.inf], r"preprocessing\.std\.0"),
+        (("resize",), "squeeze", "resize: Input should be 'crop' or 'stretch'"),
+        (("author",), "x", "author: Extra inputs are not permitted"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_at_once(folder, keys, value, message):
+    content = json.loads((folder / "config.json").read_text())
+    _set(content, *keys, to=value)
+    (folder / "config.json").write_text(json.dumps(content))
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.fault("a config.json that nests deeply, or is no object", "it is refused")
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, '{"a":' * 10**5, "[]", "3", "\ufeff{}", '{"format": ' + "9" * 5000 + "}"]
+)
+def test_a_config_that_is_no_config_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json: not"):
+        load_model(folder)
+
+
+def test_a_model_says_how_its_training_images_became_square(tmp_path, folder):
+    assert load_model(folder).resize is None
+    save_model(tmp_path / "copy", replace(load_model(folder), resize="stretch"))
+    assert load_model(tmp_path / "copy").resize == "stretch"
 
 
 def test_weights_of_another_shape_are_refused(folder):

@@ -25,6 +25,12 @@ def test_images_without_contrast_can_still_be_normalised(tmp_path: Path) -> None
     content = SplitContent(blocks=[np.full((2, 3, 4, 4), 7, np.uint8)], labels=np.array([0, 1]))
     classes = ("cat", "dog")
     write_packed(
-        tmp_path, dict.fromkeys(SPLITS, content), class_names=classes, class_folders=classes, image_size=4, channels=3
+        tmp_path,
+        dict.fromkeys(SPLITS, content),
+        class_names=classes,
+        class_folders=classes,
+        image_size=4,
+        channels=3,
+        resize="crop",
     )
     assert load_packed(tmp_path).std == pytest.approx((STD_FLOOR,) * 3, abs=0)

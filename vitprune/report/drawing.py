@@ -1,0 +1,37 @@
+"""Figures that become PNG files, whatever the names in them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from vitprune.storage import atomic_file
+
+DOTS_PER_INCH = 120
+
+
+def shortened(name: str, length: int) -> str:
+    """The name, or its beginning if it is longer than ``length`` characters."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+@contextmanager
+def drawn(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """Yield an empty figure of ``size`` (width, height) in inches; what is drawn in it becomes a PNG.
+
+    Equal input gives equal bytes. Names are drawn as they are: dollar signs enclose no mathematics, and a character
+    that the font lacks is a box.
+    """
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*missing from font")
+        # Not pyplot's figure: this one changes nothing global and needs no display.
+        figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+        yield figure
+        with atomic_file(path) as partial:
+            # Without the library's version, equal images are equal bytes.
+            figure.savefig(partial, format="png", metadata={"Software": None})
