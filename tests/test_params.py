@@ -1,12 +1,17 @@
+import contextlib
 import copy
 import re
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
+from vitprune import params as params_module
 from vitprune.errors import ConfigError
 from vitprune.params import apply_profile, load_params, parse_params
 
@@ -252,3 +257,146 @@ def test_a_parameter_that_was_renamed_is_named_by_its_new_name(load, content):
     content["prune"]["rounds"] = content["prune"].pop("timing_rounds")
     with pytest.raises(ConfigError, match=r"prune\.rounds is not a known parameter; it is called prune\.timing_rounds"):
         load()
+
+
+SCALARS = """
+    010 0123 yes on off y 1:30 1_000 1e3 1e-3 1.e3 .5 .inf -.INF .nan ~ null NULL 2001-01-01 0o17 0x1F 0b11 +1 -0 1__0
+    1e !!python/object:os.system !!python/name:os.system !!int"3" !!str !!bool !!binary !foo = << &a *a 1E5 TRUE tRue
+    '1'     "\\x41" "\\ud800" | >- [1,2] {a:1} [ { ] } a#b - ? @x `x % ! 12345678901234567890123 0.1e-400 1e400
+"""
+DOCUMENTS = [
+    "%YAML 1.1\n---\na: yes\nb: 010\n",
+    "---\na: 1\n...\n",
+    "---\na: 1\n---\nb: 2\n",
+    "a: 1\na: 2\n",
+    "b: &x {c: 1}\na:\n  <<: *x\n  d: 2\n",
+    "a:\n\t- 1\n",
+    "\ufeffa: 1\n",
+    "a: 1\r\nb: 2\r\n",
+    "a: \u2028\n",
+    "1: 2\n",
+    "? [1, 2]\n: 3\n",
+    "a: \x07\n",
+    "# nothing\n",
+    'a: !!python/object/apply:os.system ["true"]\n',
+]
+
+
+def flat(content):
+    """What is in sections, by dotted keys; text for what has no equal, as NaN."""
+    return {key: repr(value) for key, value in params_module._leaves(content)}
+
+
+@pytest.mark.fault(
+    "YAML that programs read in different ways: 010, yes, 1:30, merges, tabs, several documents",
+    "DVC reads what vitprune reads, or vitprune refuses the file",
+)
+@pytest.mark.parametrize("text", [*(f"a: {scalar}\n" for scalar in SCALARS.split()), *DOCUMENTS])
+def test_what_vitprune_reads_is_what_dvc_reads(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode())
+    content = None
+    with contextlib.suppress(ConfigError):
+        content = params_module._read_yaml(path, YAML(typ="safe", pure=True))
+    assert content is None or flat(content) == flat(parse_yaml(text, path))
+
+
+def nested_aliases(depth=9, width=9):
+    """Few lines that stand for a billion values."""
+    lines = ["a0: &a0 [" + ", ".join(["x"] * width) + "]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, depth)]
+    return "\n".join(lines)
+
+
+HOSTILE = {
+    "aliases": nested_aliases(),
+    "aliases in a list": re.sub(r"a\d: ", "- ", nested_aliases()),
+    "itself": "a: &a\n  b: *a\n",
+    "itself in a list": "a: &a [*a]\n",
+    "braces": "{" * 5000,
+    "nested sections": "a: " + "{a: " * 5000,
+    "brackets": "[" * 100_000,
+    "lines of brackets": "[\n" * 100_000,
+    "dashes": "- " * 30_000,
+    "question marks": "? " * 30_000,
+    "many keys": "".join(f"k{number}: 1\n" for number in range(5000)),
+    "long": "# " + "x" * 100_000_000,
+    "long value": "a: " + "x" * 60_000,
+    "UTF-16": "a: 1".encode("utf-16"),
+    "no text": bytes(range(256)),
+    "a number of many digits": "data: 0x" + "f" * 50_000,
+    "a date": "data: {path: 2001-01-01}",
+    "a zero": 'data: {path: "\\0"}',
+    "half a character": 'data: {path: "\\ud800"}',
+    "a key that is a list": "? [a]\n: b",
+    "a set": "data: !!set {a}",
+}
+
+
+@pytest.mark.fault(
+    "a params file or profile made to do harm: alias bombs, endless nesting, 100 MB",
+    "it is refused in one short sentence and in seconds",
+)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_is_refused_at_once(tmp_path, text):
+    path, own = tmp_path / "params.yaml", ROOT / "params.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    start = time.monotonic()
+    for read in (load_params, lambda path: apply_profile(path, own), lambda path: apply_profile(own, path)):
+        with pytest.raises(ConfigError) as refusal:
+            read(path)
+        assert len(str(refusal.value)) < 20_000
+        assert len(str(refusal.value).splitlines()) == 1
+    assert time.monotonic() - start < 15
+
+
+def values():
+    """Whatever YAML can hold."""
+    simple = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.binary(max_size=4)
+    return st.recursive(
+        simple,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    )
+
+
+def assert_read_or_refused(path):
+    for read in (load_params, lambda path: apply_profile(ROOT / "params.yaml", path)):
+        with contextlib.suppress(ConfigError):
+            read(path)
+
+
+@pytest.mark.fault("any text as a params file or a profile", "it is read, or refused in one sentence")
+@settings(max_examples=30, deadline=None)
+@given(text=st.text() | st.text(alphabet="ab:-?[]{}&*!|>'\"#%@`,<~ \n\t0123.e_"))
+def test_any_text_is_read_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert_read_or_refused(path)
+
+
+LEAVES = sorted(leaves(yaml.safe_load((ROOT / "params.yaml").read_text())))
+
+
+@pytest.mark.fault("any value for any parameter", "it is taken, or refused in one sentence")
+@settings(max_examples=30, deadline=None)
+@given(key=st.sampled_from(LEAVES), value=values())
+def test_any_value_is_taken_or_refused(tmp_path_factory, key, value):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    change(content, key, value)
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    assert_read_or_refused(path)
+
+
+@pytest.mark.fault(
+    "a profile for params in which one value stands for two by an alias", "no other value changes with it"
+)
+def test_a_profile_changes_no_value_that_shares_an_alias(tmp_path):
+    text, path, profile = (ROOT / "params.yaml").read_text(), tmp_path / "params.yaml", tmp_path / "own.yaml"
+    shared = "  distillation: &shared {weight: 0.5, temperature: 2.0, hard: false, feature_weight: 0.0}\n"
+    sections = re.split(r"  distillation:.*\n(?:    .*\n)+", text)
+    path.write_text(sections[0] + shared + sections[1] + "  distillation: *shared\n" + sections[2])
+    assert load_params(path).train.distillation == load_params(path).finetune.distillation
+    profile.write_text("finetune: {distillation: {weight: 0.9}}")
+    with pytest.raises(ConfigError, match=r"has aliases \(\*\)"):
+        apply_profile(path, profile)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import reprlib
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from vitprune.circuit.methods import check_acdc_options
 from vitprune.circuit.options import AcdcOptions
@@ -37,6 +37,15 @@ RENAMED = {
     "prune.warmup": "prune.timing_warmup",
 }
 """Params that had another name in earlier versions."""
+MOST_BYTES = 2**16
+MOST_BRACKETS = 1000
+MOST_VALUES = 10_000
+DEEPEST = 20
+"""Params files are far smaller. Reading larger ones may take minutes, and an alias may stand for a million values."""
+MOST_SENTENCES = 20
+LONGEST = 400
+"""What is wrong with a params file is said in so many sentences at most, of so many characters."""
+LARGEST_NUMBER = 10**100
 NULL = "tag:yaml.org,2002:null"
 """The YAML tag of null, which ruamel would leave out."""
 
@@ -93,13 +102,14 @@ def load_params(path: Path) -> Params:
 
 def parse_params(content: dict[str, Any], *, where: str = "params") -> Params:
     """Check params that are already loaded; ``where`` opens the message of the ConfigError that may be raised."""
-    content = _without_former_names(content, where)
     try:
+        _check_values(content, where)
+        content = _without_former_names(content, where)
         # Through JSON, because strict validation of Python objects refuses a list where a tuple is meant.
-        return Params.model_validate_json(json.dumps(_with_text_keys(content), default=str))
+        return Params.model_validate_json(json.dumps(content))
     except ValidationError as invalid:
-        first, *others = (_sentence(dict(error)) for error in invalid.errors())
-        more = f" (and {len(others)} more: {'; '.join(others)})" if others else ""
+        first, *others = (_shortened(_sentence(dict(error))) for error in invalid.errors())
+        more = f" (and {len(others)} more: {'; '.join(others[:MOST_SENTENCES])})" if others else ""
         raise ConfigError(f"{where}: {first}{more}") from None
 
 
@@ -113,6 +123,7 @@ def apply_profile(params: Path, profile: Path) -> tuple[str, list[str]]:
     yaml.width = 4096
     yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
     content = _read_yaml(params, yaml)
+    expected = dict(_leaves(_read_yaml(params, YAML(typ="safe", pure=True))))
     changed = []
     for key, value in _leaves(_read_yaml(profile, YAML(typ="safe", pure=True))):
         *sections, name = key.split(".")
@@ -121,27 +132,48 @@ def apply_profile(params: Path, profile: Path) -> tuple[str, list[str]]:
             section = section.get(part) if isinstance(section, dict) else None
         if not isinstance(section, dict) or name not in section:
             raise ConfigError(f"{profile}: {key} is not a parameter of {params}{_renamed(key)}")
+        expected[key] = value
         if section[name] != value:
             changed.append(key)
             section[name] = value
-    parse_params(content, where=f"{params} with {profile}")
     text = StringIO()
     yaml.dump(content, text)
+    where = f"{params} with {profile}"
+    written = _parse_yaml(text.getvalue(), YAML(typ="safe", pure=True), where)
+    parse_params(written, where=where)
+    if dict(_leaves(written)) != expected:
+        raise ConfigError(
+            f"{params}: has aliases (*), by which a value of {profile} would change others too; write them out"
+        )
     return text.getvalue(), changed
 
 
 def _read_yaml(path: Path, yaml: YAML) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a params file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable ({error})") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not readable as UTF-8 ({error})") from error
+    if len(text.encode()) > MOST_BYTES or text.count("[") + text.count("{") > MOST_BRACKETS:
+        raise ConfigError(
+            f"{path}: too large for a params file (over {MOST_BYTES // 2**10} KiB, or over {MOST_BRACKETS} brackets)"
+        )
+    content = _parse_yaml(text, yaml, str(path))
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected sections such as data:, model: and acdc:, found {content!r}")
+        # Never a whole list: its aliases may stand for a million values.
+        found = "a list" if isinstance(content, list) else _shortened(repr(content))
+        raise ConfigError(f"{path}: expected sections such as data:, model: and acdc:, found {found}")
+    _check_values(content, str(path))
     return content
+
+
+def _parse_yaml(text: str, yaml: YAML, where: str) -> Any:
+    try:
+        return yaml.load(text)
+    except Exception as error:  # ruamel raises whatever comes up: also KeyError, for !!bool without a value
+        raise ConfigError(f"{where}: not valid YAML: {_shortened(' '.join(str(error).split()))}") from error
 
 
 def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -153,11 +185,43 @@ def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _with_text_keys(content: Any) -> Any:
-    """The same content with text as keys: YAML also has numbers and dates as keys, JSON has not."""
-    if isinstance(content, dict):
-        return {str(key): _with_text_keys(value) for key, value in content.items()}
-    return content
+def _check_values(content: Any, where: str) -> None:
+    """Raise ConfigError unless these are sections and lists of numbers, text and null, and not too many."""
+    waiting, seen = [("", content, 0)], 0
+    while waiting:
+        key, value, depth = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES or depth > DEEPEST:
+            raise ConfigError(
+                f"{where}: holds more values, or more nested ones, than any params have; look for aliases (*)"
+            )
+        if isinstance(value, dict):
+            for name in value:
+                if not isinstance(name, str):
+                    raise ConfigError(f"{where}: {reprlib.repr(name)} is no name of a parameter; names are text")
+            waiting += [(f"{key}.{name}".lstrip("."), inner, depth + 1) for name, inner in reversed([*value.items()])]
+        elif isinstance(value, list):
+            waiting += [(f"{key}.{number}", inner, depth + 1) for number, inner in reversed([*enumerate(value)])]
+        elif fault := _fault_of(value):
+            raise ConfigError(f"{where}: {_shortened(key)} {fault}")
+
+
+def _fault_of(value: Any) -> str:
+    """Why a value can be no parameter, or nothing."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return "holds half a character, which is no text; write it again"
+        return "holds a zero byte, which no text may have; write it again" if "\0" in value else ""
+    if isinstance(value, int):
+        return "is too large a number" if abs(value) > LARGEST_NUMBER else ""
+    if value is None or isinstance(value, float):
+        return ""
+    kind, shown = type(value).__name__, _shortened(reprlib.repr(value))
+    return f"is of the kind {kind}, which no parameter is ({shown}); write text in quotes"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _without_former_names(content: dict[str, Any], where: str) -> dict[str, Any]:

@@ -156,11 +156,3 @@ def test_measurements_of_another_machine_or_shape_are_not_used(searched, tmp_pat
     same = SpeedMeter(searched[0], OPTIONS.group_size, meter.protocol, known)
     assert same.table() == known.table
     assert same.speedup(first.model) == meter.measurements.speedups[next(iter(known.speedups))][0]
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 1}', '{"format": 2, "table": 3}'])
-def test_measurements_that_cannot_be_read_are_taken_anew(tmp_path, content):
-    path = tmp_path / "latency.json"
-    path.write_text(content)
-    assert Measurements.read(path) == Measurements()
-    assert Measurements.read(tmp_path / "nowhere.json") == Measurements()

@@ -79,8 +79,9 @@ def report_errors() -> Iterator[None]:
     except Exception as error:
         if _is_out_of_memory(error):
             _complain(
-                "the machine or device ran out of memory; set acdc.batch_size or prune.batch_size, which bound the images "
-                "held at once, or lower evaluate.batch_size or evaluate.timing_batch_sizes, or set compute.device to cpu"
+                "the machine or device ran out of memory; set acdc.batch_size or prune.batch_size, which bound the "
+                "images held at once, or lower evaluate.batch_size or evaluate.timing_batch_sizes, or set "
+                "compute.device to cpu"
             )
         elif launcher() is not None:
             from vitprune.core.compute.failures import record_failure

@@ -7,7 +7,10 @@ it proposes. With the measurements of an earlier run on the same machine, it tak
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import logging
+import operator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,14 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from vitprune.core.compute.stopwatch import TimingProtocol, time_in_turn
 from vitprune.core.model.vit import ViT, ViTConfig
 from vitprune.errors import VitpruneError
-from vitprune.pruning.latency import CostCurve, LatencyTable, measure_table, table_key
+from vitprune.pruning.latency import LatencyTable, measure_table, table_key
 from vitprune.storage import read_json, write_json
 
-FORMAT = 2
+logger = logging.getLogger(__name__)
+
+FORMAT = 3
 CURVES = ("attention", "mlp", "short_attention", "short_mlp")
 
 
@@ -39,29 +45,63 @@ class Measurements:
 
     def write(self, path: Path) -> None:
         """Write a JSON file, atomically."""
-        write_json(path, {"format": FORMAT} | asdict(self))
+        content = asdict(self)
+        write_json(path, {"format": FORMAT, "sha256": _digest(content), "measurements": content})
 
     @classmethod
     def read(cls, path: Path) -> Measurements:
-        """What ``write`` wrote; empty if there is no such file or it cannot be used: all can be measured again."""
+        """What ``write`` wrote, and nothing if there is no such file.
+
+        What cannot be used is not used, which a log line says: all can be measured again.
+        """
+        if not path.exists():
+            return cls()
         try:
             content = read_json(path)
-            if content["format"] != FORMAT:
-                return cls()
-            table = content["table"]
-            curves = table and {
-                name: CostCurve(widths=tuple(table[name]["widths"]), ms=tuple(table[name]["ms"])) for name in CURVES
-            }
-            return cls(
-                key=dict(content["key"]),
-                table=table
-                and LatencyTable(measured_on=dict(table["measured_on"]), rest_ms=float(table["rest_ms"]), **curves),
-                speedups={
-                    str(shape): [float(value) for value in values] for shape, values in content["speedups"].items()
-                },
-            )
-        except (VitpruneError, KeyError, TypeError, AttributeError, ValueError):
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                raise ValueError("written by another version of vitprune")
+            if content.get("sha256") != _digest(content.get("measurements")):
+                raise ValueError("not as it was written")
+            found = _parse(content["measurements"])
+        except (VitpruneError, ValueError) as error:
+            reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
+            logger.info("%s: not used, so that times are measured anew (%s)", path, reason)
             return cls()
+        return found
+
+    def check(self) -> None:
+        """Raise ValueError for times that no clock measures, or a table that is not what ``key`` describes."""
+        times = [value for values in self.speedups.values() for value in values]
+        if self.table is not None:
+            curves = [getattr(self.table, name) for name in CURVES]
+            times += [self.table.rest_ms, *(value for curve in curves for value in curve.ms)]
+            if any(self.key.get(name) != value for name, value in self.table.measured_on.items()):
+                raise ValueError("the table is of another machine or shape than the rest")
+            for curve in curves:
+                if len(curve.widths) != len(curve.ms) or not all(map(operator.lt, (0, *curve.widths), curve.widths)):
+                    raise ValueError("the widths of the table do not rise")
+        if not all(value >= 0 for value in times) or not all(map(all, self.speedups.values())):
+            raise ValueError("some times are negative, or zero where that cannot be")
+
+
+_READER = TypeAdapter(list[Measurements], config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+
+
+def _parse(content: Any) -> Measurements:
+    """Measurements from JSON. Raises ValueError if it is not that of measurements."""
+    if not isinstance(content, dict) or content.keys() != asdict(Measurements()).keys():
+        raise ValueError("other parts than those of measurements")
+    try:
+        (found,) = _READER.validate_json(json.dumps([content]))
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}") from None
+    found.check()
+    return found
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class SpeedMeter:
@@ -76,6 +116,9 @@ class SpeedMeter:
     ) -> None:
         self._baseline, self._group_size, self.protocol = baseline, group_size, protocol
         key = table_key(baseline.config, group_size, protocol) | {"warmup": protocol.warmup}
+        if known and known.key and known.key != key:
+            others = sorted(name for name in {**known.key, **key} if known.key.get(name) != key.get(name))
+            logger.info("times are measured anew: those that were kept are for another %s", ", ".join(others))
         self._known = known if known and known.key == key else Measurements(key=key)
         self._used: dict[str, list[float]] = {}
         self._table: LatencyTable | None = None
