@@ -111,6 +111,7 @@ def test_without_onnx_the_message_says_how_to_install_it(tmp_path, monkeypatch):
         export_onnx(saved(), tmp_path / "model.onnx")
 
 
+@pytest.mark.fault("an ONNX file that is none, or is missing", "it is refused by name")
 @pytest.mark.parametrize("content", [None, b"not a model"])
 def test_what_is_not_an_onnx_file_is_refused_by_name(content, tmp_path):
     path = tmp_path / "model.onnx"
@@ -120,6 +121,21 @@ def test_what_is_not_an_onnx_file_is_refused_by_name(content, tmp_path):
         OnnxModel(path)
 
 
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE])
+def test_a_file_gets_images_in_the_precision_that_it_takes(tmp_path, kind):
+    save_identity(tmp_path / "model.onnx", ["b", 1, 2, 2], kind)
+    images = torch.rand(3, 1, 2, 2)
+    torch.testing.assert_close(OnnxModel(tmp_path / "model.onnx")(images).float(), images, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.fault("an ONNX file that takes whole numbers", "it is refused with what it takes")
+def test_a_file_that_takes_whole_numbers_is_refused(tmp_path):
+    save_identity(tmp_path / "model.onnx", ["b", 1, 2, 2], onnx.TensorProto.UINT8)
+    with pytest.raises(ExportError, match=r"takes a tensor\(uint8\), not images of floating-point numbers"):
+        OnnxModel(tmp_path / "model.onnx")
+
+
+@pytest.mark.fault("an ONNX file of free height and width", "it is refused with what it takes")
 def test_a_file_that_takes_no_images_of_a_fixed_size_is_refused(tmp_path):
     path = tmp_path / "any.onnx"
     save_identity(path, ["b", 1, "height", "width"])
@@ -127,6 +143,7 @@ def test_a_file_that_takes_no_images_of_a_fixed_size_is_refused(tmp_path):
         OnnxModel(path, threads=1).input_shape  # noqa: B018
 
 
+@pytest.mark.fault("an ONNX file of a fixed batch, timed at another", "it is refused with both")
 def test_a_file_that_does_not_take_such_a_batch_is_refused(tmp_path):
     path = tmp_path / "one.onnx"
     save_identity(path, [1, 1, 4, 4])
@@ -137,9 +154,9 @@ def test_a_file_that_does_not_take_such_a_batch_is_refused(tmp_path):
         model(torch.rand(2, 1, 4, 4))
 
 
-def save_identity(path, shape):
-    """A file of somebody else's that returns its input."""
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y")]
+def save_identity(path, shape, kind=onnx.TensorProto.FLOAT):
+    """A file of somebody else's that returns its input, numbers of some kind."""
+    ends = [onnx.helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y")]
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     graph = onnx.helper.make_graph([node], "identity", ends[:1], ends[1:])
     opset = [onnx.helper.make_opsetid("", 17)]

@@ -75,7 +75,7 @@ def change_a_value(content: bytes, chance: random.Random) -> bytes:
     """Change, remove or rename one value somewhere in JSON."""
     try:
         root = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return flip_bit(content, chance)
     parents, pending = [], [root]
     while pending:

@@ -22,9 +22,10 @@ from vitprune.data.cleaning.packing import SplitContent, write_packed
 from vitprune.data.cleaning.sources import open_archive, read_source
 from vitprune.data.download.fetch import fetch
 from vitprune.data.raw.folder import read_idx
-from vitprune.errors import CircuitError
+from vitprune.errors import CircuitError, MeasurementError
 from vitprune.params import apply_profile, load_params
 from vitprune.pretrained.loading import read_weights
+from vitprune.pruning.measurements import Measurements
 from vitprune.report.pareto import read_experiments
 from vitprune.storage import atomic_folder, read_json
 from vitprune.training.state import State, StateFile
@@ -133,6 +134,17 @@ def write_state(folder: Path) -> None:
     state_file(folder).save(State(tensors=tensors, numbers={"step": 3, "best": 0.5}))
 
 
+MEASURED = Measurements(key={"machine": "x"}, speedups={"[[1]]": [1.5, 1.6]})
+
+
+def read_measurements(folder: Path) -> None:
+    """Times that are changed are not used."""
+    found = Measurements.read(folder / "latency.json")
+    assert found in (MEASURED, Measurements())
+    if found != MEASURED:
+        raise MeasurementError("changed")
+
+
 def read_image(kind: str) -> Reader:
     return Reader(
         f"image, {kind}",
@@ -149,6 +161,7 @@ READERS = [
     Reader("packed data", write_data, lambda folder: load_packed(folder / "clean"), is_ours=True),
     Reader("journal", write_journal, read_journal),
     Reader("state of a training", write_state, lambda folder: state_file(folder).load(), is_ours=True),
+    Reader("kept times", lambda folder: MEASURED.write(folder / "latency.json"), read_measurements),
     Reader("raw folder", write_raw, lambda folder: read_source(folder / "raw", data_params()), is_ours=True),
     Reader(
         "zip",

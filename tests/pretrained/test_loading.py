@@ -123,6 +123,53 @@ def test_weights_may_lie_under_a_key_of_a_training_script(original, tmp_path):
     assert read_weights(tmp_path / "checkpoint.pth").keys() == original.state_dict().keys()
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.backbone."])
+def test_the_prefix_of_a_wrapper_is_left_out(original, tmp_path, prefix):
+    state = {f"{prefix}{name}": tensor for name, tensor in original.state_dict().items()}
+    torch.save({"epoch": 3, "model_state_dict": state}, tmp_path / "checkpoint.pth")
+    loaded = read_weights(tmp_path / "checkpoint.pth")
+    assert loaded.keys() == original.state_dict().keys()
+
+
+def test_the_content_of_a_file_of_weights_decides_how_it_is_read_and_not_its_name(tmp_path):
+    weights = {"a": torch.ones(3)}
+    save_file(weights, tmp_path / "a.pth")
+    torch.save(weights, tmp_path / "b.safetensors")
+    torch.save(weights, tmp_path / "c", _use_new_zipfile_serialization=False)
+    for name in ("a.pth", "b.safetensors", "c"):
+        assert torch.equal(read_weights(tmp_path / name)["a"], torch.ones(3))
+
+
+@pytest.mark.fault("model.pretrained_path is no file of weights", "it is refused with what it is")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not readable as weights"),
+        (b"junk", "not readable as weights"),
+        (b"<!DOCTYPE html><html>not found</html>" * 20, "not readable as weights"),
+        (b"PK\3\4 a zip of something else", "not readable as weights"),
+        (b"\x80\x04K\x01.", "holds more than weights|not readable as weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "pointer of Git LFS.*git lfs pull"),
+        (None, "not readable as weights"),
+    ],
+)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, name, content, message):
+    if content is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(PretrainedError, match=rf"model\.pretrained_path .*{name}.*({message})"):
+        read_weights(tmp_path / name)
+
+
+@pytest.mark.fault("pretrained weights that are not finite", "they are refused")
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    save_file({"a": torch.tensor([1.0, float("nan")])}, tmp_path / "weights.safetensors")
+    with pytest.raises(PretrainedError, match="holds weights that are not finite"):
+        read_weights(tmp_path / "weights.safetensors")
+
+
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth"])
 def test_a_broken_file_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"x" * 50)

@@ -98,10 +98,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _load_torch(path: Path) -> Any:
-    with warnings.catch_warnings():
+    # Not by its path, whose ending torch.load would believe.
+    with path.open("rb") as file, warnings.catch_warnings():
         # Of TorchScript, which is then refused.
         warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
