@@ -164,8 +164,10 @@ def workspace(tmp_path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Workspace:
-    """A clone in which the pipeline has run once, on digits; tests of experiments share it."""
-    workspace = clone(tmp_path_factory.mktemp("digits"))
+    """A clone in which the pipeline has run once, on digits; tests of experiments share it. Its path is not plain."""
+    folder = tmp_path_factory.mktemp("digits") / "ein Klön"
+    folder.mkdir()
+    workspace = clone(folder)
     workspace.run("dvc", "repro")
     workspace.commit("run the pipeline")
     return workspace

@@ -170,6 +170,7 @@ def clean_digits(digits):
     return digits
 
 
+@pytest.mark.fault("a wrong parameter in an experiment", "one sentence names it, and every earlier output stays")
 def test_a_bad_parameter_costs_no_earlier_output(clean_digits):
     digits = clean_digits
     before = fingerprint(digits)
@@ -181,6 +182,10 @@ def test_a_bad_parameter_costs_no_earlier_output(clean_digits):
         digits.run("git", "reset", "--hard", "--quiet")
 
 
+@pytest.mark.fault(
+    "a second dvc repro at once, and SIGKILL of dvc",
+    "DVC refuses the second, every earlier output stays, and the next run goes through",
+)
 def test_a_killed_run_costs_no_earlier_output_and_the_next_one_goes_through(clean_digits):
     digits = clean_digits
     before = fingerprint(digits)
@@ -188,6 +193,7 @@ def test_a_killed_run_costs_no_earlier_output_and_the_next_one_goes_through(clea
     dvc = digits.start("dvc", "repro", "train")
     try:
         wait_for(lambda: "epoch 2" in dvc.output())
+        assert "is busy, it is being blocked by" in digits.run("dvc", "repro", "train", fails=True)
         dvc.kill()
         wait_for(lambda: not dvc.stages())
     finally:
@@ -195,3 +201,22 @@ def test_a_killed_run_costs_no_earlier_output_and_the_next_one_goes_through(clea
         digits.run("git", "checkout", "--quiet", "params.yaml")
     assert fingerprint(digits) == before
     assert stages_run(digits.run("dvc", "repro", "train")) == []
+
+
+@pytest.mark.fault(
+    "a dvc.lock that is cut short", "it is made again from git or from the outputs, without any training"
+)
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_broken_lock_file_costs_no_training(clean_digits, share):
+    """As docs/training.md says."""
+    digits, before = clean_digits, fingerprint(clean_digits)
+    lock = digits.folder / "dvc.lock"
+    content = lock.read_bytes()
+    lock.write_bytes(content[: len(content) // 2])
+    digits.run("git", "checkout", "dvc.lock")
+    assert "Data and pipelines are up to date" in digits.run("dvc", "status")
+    lock.unlink()
+    digits.run("dvc", "commit", "--force")
+    assert "Data and pipelines are up to date" in digits.run("dvc", "status")
+    assert stages_run(digits.run("dvc", "repro")) == []
+    assert fingerprint(digits) == before

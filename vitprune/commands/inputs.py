@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from vitprune.commands.unwatched import warn_of_changes
 from vitprune.core.compute.device import pick_device, set_threads
 from vitprune.core.compute.distributed import join
 from vitprune.core.compute.launch import check_processes, launch, ranks_on_this_machine, started_rank
@@ -53,4 +54,5 @@ def load_for(folder: Path, params: Params, data: PackedData, device: torch.devic
             )
     if saved.class_names != data.class_names:
         raise CheckpointError(f"{folder}: its classes are not those of the data; train again on this data")
+    warn_of_changes(folder)
     return saved

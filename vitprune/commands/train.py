@@ -29,6 +29,7 @@ def train(
     """Train the baseline; keep the weights that are best on the validation images."""
     from vitprune.commands.inputs import open_params
     from vitprune.commands.terminal import training_progress
+    from vitprune.commands.unwatched import write_unwatched
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import load_model, save_model
     from vitprune.core.packed import load_packed
@@ -52,6 +53,7 @@ def train(
     if not world().is_main:
         return
     save_model(out, done.saved)
+    write_unwatched(out, options)
     write_history(history, done.result.history)
     write_gradient_flow(gradient_flow, done.result.gradient_flow)
     write_json(metrics, done.scores)

@@ -1,0 +1,68 @@
+"""Files that params name and DVC does not watch: which they were when a model was trained, and whether they changed.
+
+A path that may be null cannot stand under ``deps`` in ``dvc.yaml`` (docs/decisions/0016-files-that-params-name.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from vitprune.errors import CheckpointError
+from vitprune.params import Params
+from vitprune.storage import read_json, sha256_of, write_json
+
+logger = logging.getLogger(__name__)
+
+UNWATCHED = "unwatched.json"
+"""The file in a model's folder with the digests of what the model was trained from."""
+
+
+def write_unwatched(folder: Path, params: Params) -> None:
+    """Write down what the files were that a model in ``folder`` was trained from, if params name any."""
+    named = {"train.teacher": params.train.teacher, "model.pretrained_path": params.model.pretrained_path}
+    found = {
+        key: {"path": name, "sha256": digest} for key, name in named.items() if name and (digest := _digest(Path(name)))
+    }
+    for key, source in found.items():
+        logger.info(
+            "%s: DVC does not watch %s; when it has changed, run dvc repro --force train, or name it under the deps of "
+            "train in dvc.yaml",
+            key,
+            source["path"],
+        )
+    if found:
+        write_json(folder / UNWATCHED, found)
+
+
+def warn_of_changes(folder: Path) -> None:
+    """Say in one warning which files have changed since the model in ``folder`` was trained from them."""
+    if not (folder / UNWATCHED).exists():
+        return
+    try:
+        changed = [
+            f"{key} ({source['path']})"
+            for key, source in read_json(folder / UNWATCHED).items()
+            if _digest(Path(source["path"])) not in (source["sha256"], None)
+        ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / UNWATCHED}: not what train wrote ({error!r}); train again") from None
+    if changed:
+        logger.warning(
+            "%s: was trained from %s as it was; it has changed since: run dvc repro --force train to train from it now",
+            folder,
+            " and ".join(changed),
+        )
+
+
+def _digest(path: Path) -> str | None:
+    """A digest of a file, or of all files in a folder with their names; None if there is nothing."""
+    path = path.expanduser()
+    if path.is_file():
+        return sha256_of(path)
+    if not path.is_dir():
+        return None
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_of(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
