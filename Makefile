@@ -59,8 +59,9 @@ reliability: $(INSTALLED)  ## write the table of faults into docs/reliability.md
 	python -m tests.faults.table
 
 audit: $(INSTALLED)  ## look for known vulnerabilities of the locked packages (needs a network)
-	python -m pip install --quiet --disable-pip-version-check pip-audit
-	pip-audit --requirement requirements.lock --no-deps --disable-pip
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lock: $(INSTALLED)  ## write the installed versions into requirements.lock
 	python -m pip freeze --exclude-editable --local \
