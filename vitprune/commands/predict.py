@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitprune.core.packed import Resize
+from vitprune.options import Resize
 
 
 def predict(

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vitprune.errors import CheckpointError, DataError
+from vitprune.options import Resize
 from vitprune.storage import check_unchanged, read_json
 
-Resize = Literal["crop", "stretch"]
-"""How an image becomes square: its middle square, or all of it."""
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from vitprune.core.packed import Resize
-from vitprune.options import Fraction, Options, Positive, Seed, Share
+from vitprune.options import Fraction, Options, Positive, Resize, Seed, Share
 
 
 class DataOptions(Options):

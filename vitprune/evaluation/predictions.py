@@ -13,11 +13,11 @@ import torch
 
 from vitprune.core.model.checkpoint import SavedModel
 from vitprune.core.model.predict import BATCH_SIZE, predict
-from vitprune.core.packed import Resize
 from vitprune.data.cleaning.images import read_image
 from vitprune.data.raw.tree import shown
 from vitprune.errors import DataError
 from vitprune.evaluation.table import Table
+from vitprune.options import Resize
 
 
 @dataclass(frozen=True)

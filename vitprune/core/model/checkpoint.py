@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from vitprune.core.model.config import ViTConfig
 from vitprune.core.model.vit import ViT
-from vitprune.core.packed import Resize
 from vitprune.errors import CheckpointError, ConfigError
+from vitprune.options import Resize
 from vitprune.storage import atomic_folder, check_unchanged, read_json, write_json
 
 WEIGHTS = "model.safetensors"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vitprune.core.packed import Resize
 from vitprune.data.cleaning.collection import Collection
 from vitprune.data.cleaning.images import digest, to_square
 from vitprune.data.cleaning.manifest import Metrics, count_files, write_manifest
@@ -17,6 +16,7 @@ from vitprune.data.cleaning.selection import select
 from vitprune.data.cleaning.sources import open_raw
 from vitprune.data.options import CleanOptions, DataOptions
 from vitprune.errors import DataError
+from vitprune.options import Resize
 from vitprune.storage import atomic_folder
 
 

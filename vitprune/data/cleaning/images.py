@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from vitprune.core.packed import Resize
 from vitprune.errors import DataError
+from vitprune.options import Resize
 
 logger = logging.getLogger(__name__)
 

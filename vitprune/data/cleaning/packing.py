@@ -19,11 +19,11 @@ from vitprune.core.packed import (
     FORMAT_VERSION,
     SPLITS,
     Dataset,
-    Resize,
     SplitName,
     images_file,
     labels_file,
 )
+from vitprune.options import Resize
 from vitprune.storage import write_json
 
 BLOCK_BYTES = 1 << 25
