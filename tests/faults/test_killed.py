@@ -50,6 +50,7 @@ def is_running(pid):
 
 @pytest.mark.fault("a kill of dvc, or of the shell that it started", "the stage stops too")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
+@pytest.mark.fault("SIGKILL of dvc, or of the shell between it and a stage", "the stage stops")
 @pytest.mark.parametrize("shell", ["none", "sh", "bash"])
 def test_a_stage_stops_when_the_process_that_started_it_is_killed(shell):
     if shell != "none" and shutil.which(shell) is None:

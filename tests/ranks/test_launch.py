@@ -103,6 +103,7 @@ def test_a_pipeline_on_two_processes_finds_the_same_circuit_and_leaves_no_states
     assert not list(folders[1].glob(".vitprune/*"))
 
 
+@pytest.mark.fault("SIGTERM and Ctrl-C to several processes that train", "the next run ends with the same weights")
 def test_ranks_that_are_stopped_go_on_to_the_same_weights(folders, tmp_path):
     shutil.copytree(folders[1] / "data", tmp_path / "data")
     shutil.copy2(folders[1] / "params.yaml", tmp_path)
@@ -122,6 +123,7 @@ def test_ranks_that_are_stopped_go_on_to_the_same_weights(folders, tmp_path):
     assert (tmp_path / weights).read_bytes() == (folders[1] / weights).read_bytes()
 
 
+@pytest.mark.fault("an error that all of several processes meet", "it is said once")
 def test_an_error_of_all_ranks_is_said_once(folders, tmp_path):
     shutil.copy2(folders[1] / "params.yaml", tmp_path)
     status, said = finished(started(tmp_path, "stages.train"))

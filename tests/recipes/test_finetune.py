@@ -109,6 +109,7 @@ def test_each_round_prunes_on_and_the_last_reaches_the_target(start, tmp_path):
     assert figures[0]["measured_speedup"] >= 1.8
 
 
+@pytest.mark.fault("a kill between rounds of fine-tuning", "the next run goes on with the same shape")
 def test_a_call_that_ended_early_goes_on_with_the_same_shape(start, tmp_path, monkeypatch):
     state = tmp_path / "state.pt"
     whole = recovered(start, state)[0]

@@ -215,6 +215,7 @@ def test_decisions_of_other_candidates_are_not_believed(searched, tmp_path, capl
     assert path.read_text() == searched[2]
 
 
+@pytest.mark.fault("a journal that cannot be written", "one sentence names it")
 def test_a_journal_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CircuitError, match=r"file/journal: the journal of the search cannot be read or written"):
