@@ -11,7 +11,8 @@ from PIL import Image
 from tests.circuit.oracle import random_model
 from tests.run_command import assert_one_sentence, run_command
 from vitprune.core.model import Preprocessing, SavedModel, load_model, save_model
-from vitprune.data.cleaning.images import decode, to_square
+from vitprune.data.cleaning.decoding import decode
+from vitprune.data.cleaning.images import to_square
 
 CLASSES = ("ankle boot", "bag", "coat")
 
@@ -56,7 +57,7 @@ def test_predictions_are_those_of_the_model_on_the_images_as_clean_makes_them(wo
     saved = load_model(workplace / "whole")
     for number in range(3):
         path = workplace / "images" / "deep" / f"{number}.png"
-        pixels = torch.tensor(to_square(decode(path.read_bytes(), 1), 4, "crop"))[None]
+        pixels = torch.tensor(to_square(decode(path.read_bytes(), 1).pixels, 4, "crop"))[None]
         probabilities = saved.model(saved.preprocessing(pixels)).softmax(1)[0].detach()
         best = int(probabilities.argmax())
         first = predictions[2 * number]

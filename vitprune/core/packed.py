@@ -6,13 +6,14 @@ Legend of dimensions: N images, C channels, H height, W width (both are image_si
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitprune.errors import CheckpointError, DataError
 from vitprune.storage import read_json
@@ -20,7 +21,7 @@ from vitprune.storage import read_json
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
 _AGAIN = "run the clean stage again (dvc repro clean)"
 
@@ -40,7 +41,9 @@ class Split:
 class PackedData:
     """All splits and the name of each label.
 
-    ``mean`` and ``std`` are those of each channel over the training images, for pixels from 0 to 1.
+    ``mean`` and ``std`` are those of each channel over the training images, for pixels from 0 to 1. ``bit_depth`` is
+    how many bits the values of source files with 16 bits for each sample really have. ``made_with`` are the params that
+    the data were made with, by their full names.
     """
 
     train: Split
@@ -49,6 +52,8 @@ class PackedData:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bit_depth: int = 16
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
@@ -76,6 +81,8 @@ class Dataset(BaseModel):
     images: dict[SplitName, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bit_depth: Annotated[int, Field(ge=8, le=16)]
+    made_with: dict[str, Any]
 
 
 def images_file(split: SplitName) -> str:
@@ -113,6 +120,8 @@ def load_packed(folder: Path) -> PackedData:
         class_names=dataset.class_names,
         mean=dataset.mean,
         std=dataset.std,
+        bit_depth=dataset.bit_depth,
+        made_with=dataset.made_with,
     )
 
 

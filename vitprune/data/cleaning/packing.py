@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,8 @@ def write_packed(
     class_folders: Iterable[str],
     image_size: int,
     channels: int,
+    bit_depth: int = 16,
+    made_with: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write packed data, with mean and standard deviation over the training images, into an existing folder.
 
@@ -113,6 +116,8 @@ def write_packed(
         images={split: len(splits[split].labels) for split in SPLITS},
         mean=mean,
         std=std,
+        bit_depth=bit_depth,
+        made_with=dict(made_with),
     )
     write_json(folder / DATASET_FILE, dataset.model_dump(mode="json"))
 

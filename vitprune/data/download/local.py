@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vitprune.data.raw.archive import check_archive
 from vitprune.data.raw.folder import DIGITS_FILE, SOURCE_FILE
+from vitprune.data.raw.limits import UNLIMITED, ArchiveLimits
 from vitprune.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -27,14 +28,16 @@ def fetch_digits(folder: Path) -> list[str]:
     return [DIGITS_FILE]
 
 
-def fetch_archive(folder: Path, path: Path, on_progress: Callable[[int, int], None]) -> list[str]:
+def fetch_archive(
+    folder: Path, path: Path, on_progress: Callable[[int, int], None], limits: ArchiveLimits = UNLIMITED
+) -> list[str]:
     """Read the archive ``path`` to its end and copy it into ``folder``; returns its name.
 
     Raises DataError if ``path`` is a folder, or as ``check_archive`` does.
     """
     if path.is_dir():
         raise DataError(f"data.path: {path} is a folder, not an archive; set data.source to folder")
-    check_archive(path, on_progress)
+    check_archive(path, on_progress, limits=limits)
     # The name stays recognisable, without characters that other tools may reject.
     name = re.sub(r"[^\w.\-]", "_", path.name).lstrip(".") or "archive"
     if name == SOURCE_FILE:
