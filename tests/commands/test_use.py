@@ -17,7 +17,8 @@ from PIL import Image
 from tests.circuit.oracle import random_model
 from tests.run_command import assert_one_sentence, run_command
 from vitprune.core.model import Preprocessing, SavedModel, load_model, save_model
-from vitprune.data.cleaning.images import decode, to_square
+from vitprune.data.cleaning.decoding import decode
+from vitprune.data.cleaning.images import to_square
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("ankle boot", "bag", "coat")
@@ -63,7 +64,7 @@ def test_predictions_are_those_of_the_model_on_the_images_as_clean_makes_them(wo
     saved = load_model(workplace / "whole")
     for number in range(3):
         path = workplace / "images" / "deep" / f"{number}.png"
-        pixels = torch.tensor(to_square(decode(path.read_bytes(), 1), 4, "crop"))[None]
+        pixels = torch.tensor(to_square(decode(path.read_bytes(), 1).pixels, 4, "crop"))[None]
         probabilities = saved.model(saved.preprocessing(pixels)).softmax(1)[0].detach()
         best = int(probabilities.argmax())
         first = predictions[2 * number]
@@ -125,8 +126,9 @@ def test_prediction_goes_on_at_bad_files_and_names_them(workplace):
     assert done.returncode == 1
     assert done.stdout.count("images/deep") == 2
     first, last = done.stderr.splitlines()
-    assert first == "a.png: not an image that can be decoded; leave it out"
-    assert last == "error: b.png: not an image that can be decoded; leave it out (2 of 4 files were left out)"
+    assert first.startswith("a.png: not an image that can be decoded; leave it out (not an image file")
+    assert last.startswith("error: b.png: not an image")
+    assert last.endswith("(2 of 4 files were left out)")
     done = run_command("predict", "whole", *files, "--top", "1", "--csv", "some.csv", folder=workplace)
     assert done.returncode == 1
     assert len(probabilities_in(workplace / "some.csv")) == 2

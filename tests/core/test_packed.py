@@ -29,7 +29,6 @@ def write(folder: Path, train: SplitContent) -> None:
         class_folders=("n1", "n2"),
         image_size=4,
         channels=3,
-        resize="crop",
     )
 
 
@@ -69,7 +68,7 @@ def test_a_file_cut_short_is_named(packed: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 9}, "format version 9, expected 1"),
+        ({"format_version": 9}, "format version 9, expected 2"),
         (
             {"image_size": 8},
             r"train_images.npy: holds uint8 \(6, 3, 4, 4\), but dataset.json says uint8 \(6, 3, 8, 8\)",

@@ -87,6 +87,11 @@ def clean_params(**changes: Any) -> CleanOptions:
         "seed": 0,
         "max_dropped_fraction": 0.05,
         "empty_classes": "error",
+        "near_duplicates": "report",
+        "max_pixels": 120_000_000,
+        "max_members": 4_000_000,
+        "max_unpacked_gb": 1000,
+        "max_compression_ratio": 300,
     }
     return CleanOptions(**(values | changes))
 

@@ -17,11 +17,12 @@ from vitprune.circuit.circuit import Decision
 from vitprune.circuit.engine.journal import Journal
 from vitprune.core.model import Preprocessing, SavedModel, load_model, save_model
 from vitprune.core.packed import load_packed
-from vitprune.data.cleaning.images import decode
+from vitprune.data.cleaning.decoding import decode
 from vitprune.data.cleaning.packing import SplitContent, write_packed
 from vitprune.data.cleaning.sources import open_archive, read_source
 from vitprune.data.download.fetch import fetch
 from vitprune.data.raw.folder import read_idx
+from vitprune.data.raw.limits import UNLIMITED
 from vitprune.errors import CircuitError, MeasurementError
 from vitprune.params import apply_profile, load_params
 from vitprune.pretrained.loading import read_weights
@@ -80,7 +81,6 @@ def write_data(folder: Path) -> None:
             class_folders=("n1", "n2"),
             image_size=4,
             channels=3,
-            resize="crop",
         )
 
 
@@ -92,7 +92,8 @@ def write_raw(folder: Path) -> None:
 
 
 def read_archive(path: Path) -> object:
-    return list(open_archive(path, 3).read())
+    collection = open_archive(path, UNLIMITED, max_pixels=10**6)
+    return list(collection.read(range(len(collection.layout.images))))
 
 
 def write_experiments(folder: Path) -> None:

@@ -12,8 +12,9 @@ def download(params: ParamsFile = Path("params.yaml"), out: OutFolder = Path("da
     from vitprune.params import load_params
     from vitprune.storage import atomic_folder, check_targets
 
-    data = load_params(params).data
+    options = load_params(params)
+    data = options.data
     check_path(data, out)
     check_targets(folders=[out])
     with atomic_folder(out) as partial, progress(f"download {data.source}") as on_progress:
-        fetch(data, partial, on_progress)
+        fetch(data, partial, on_progress, options.clean.archive_limits)

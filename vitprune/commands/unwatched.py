@@ -1,6 +1,6 @@
 """Files that params name and DVC does not watch: which they were when a model was trained, and whether they changed.
 
-A path that may be null cannot stand under ``deps`` in ``dvc.yaml`` (docs/decisions/0016-files-that-params-name.md).
+A path that may be null cannot stand under ``deps`` in ``dvc.yaml`` (docs/decisions/0017-files-that-params-name.md).
 """
 
 from __future__ import annotations

@@ -6,22 +6,24 @@ Legend of dimensions: N images, C channels, H height, W width (both are image_si
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitprune.errors import CheckpointError, DataError
-from vitprune.options import Resize
 from vitprune.storage import check_unchanged, read_json
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-FORMAT_VERSION = 1
+FULL_DEPTH = 16
+"""The most bits that image files hold for each sample."""
+FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
 _AGAIN = "run the clean stage again (dvc repro clean)"
 
@@ -41,8 +43,9 @@ class Split:
 class PackedData:
     """All splits and the name of each label.
 
-    ``mean`` and ``std`` are those of each channel over the training images, for pixels from 0 to 1. ``resize`` is None
-    for data of earlier versions, which do not say it.
+    ``mean`` and ``std`` are those of each channel over the training images, for pixels from 0 to 1. ``bit_depth`` is
+    how many bits the values of source files with 16 bits for each sample really have. ``made_with`` are the params that
+    the data were made with, by their full names.
     """
 
     train: Split
@@ -51,7 +54,8 @@ class PackedData:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: Resize | None = None
+    bit_depth: int = FULL_DEPTH
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
@@ -79,7 +83,8 @@ class Dataset(BaseModel):
     images: dict[SplitName, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: Resize | None = None
+    bit_depth: Annotated[int, Field(ge=8, le=FULL_DEPTH)]
+    made_with: dict[str, Any]
 
 
 def images_file(split: SplitName) -> str:
@@ -117,7 +122,8 @@ def load_packed(folder: Path) -> PackedData:
         class_names=dataset.class_names,
         mean=dataset.mean,
         std=dataset.std,
-        resize=dataset.resize,
+        bit_depth=dataset.bit_depth,
+        made_with=dataset.made_with,
     )
     try:
         check_unchanged(folder)

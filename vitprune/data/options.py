@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
+from vitprune.data.raw.limits import ArchiveLimits
 from vitprune.options import Fraction, Options, Positive, Resize, Seed, Share
 
 
@@ -36,6 +37,20 @@ class CleanOptions(Options):
     seed: Seed
     max_dropped_fraction: Fraction
     empty_classes: Literal["error", "drop"]
+    near_duplicates: Literal["report", "drop"]
+    max_pixels: Positive
+    max_members: Positive
+    max_unpacked_gb: Positive
+    max_compression_ratio: Positive
+
+    @property
+    def archive_limits(self) -> ArchiveLimits:
+        """How much is read of an archive."""
+        return ArchiveLimits(
+            max_members=self.max_members,
+            max_unpacked_bytes=self.max_unpacked_gb * 10**9,
+            max_compression_ratio=self.max_compression_ratio,
+        )
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> CleanOptions:
@@ -45,3 +60,11 @@ class CleanOptions(Options):
                 "leave nothing to train on: their sum must be below 1"
             )
         return self
+
+
+def made_with(data: DataOptions, params: CleanOptions) -> dict[str, Any]:
+    """The params that packed data depend on, by their full names: those that the clean stage runs again for."""
+    watched = data.model_dump(include={"source", "image_size", "channels"})
+    return {f"data.{name}": value for name, value in watched.items()} | {
+        f"clean.{name}": value for name, value in params.model_dump().items()
+    }

@@ -50,7 +50,7 @@ def predict_files(
         files, squares = [], []
         for file in paths[start : start + BATCH_SIZE]:
             try:
-                squares.append(read_image(file, config.image_size, channels, resize))
+                squares.append(read_image(file, config.image_size, channels, resize, bit_depth=saved.bit_depth))
                 files.append(file)
             except DataError as error:
                 on_failure(error)

@@ -36,7 +36,13 @@ def starting_model(options: ModelOptions, data: PackedData, seed: int) -> SavedM
         file = options.pretrained_path
         path = None if file is None else Path(file).expanduser()
         model, preprocessing = load_pretrained(options.pretrained, config, path=path, generator=generator)
-    return SavedModel(model=model, preprocessing=preprocessing, class_names=data.class_names, resize=data.resize)
+    return SavedModel(
+        model=model,
+        preprocessing=preprocessing,
+        class_names=data.class_names,
+        resize=data.made_with.get("clean.resize"),
+        bit_depth=data.bit_depth,
+    )
 
 
 def train_baseline(

@@ -93,7 +93,7 @@ def test_characters_that_cannot_be_shown_become_escapes(tmp_path: Path) -> None:
     assert set(data.class_names) == escapes
     manifest = (tmp_path / "clean/manifest.csv").read_text("utf-8").splitlines()
     assert len(manifest) == 1 + 8 * len(names)
-    assert "two\\nlines/0\\n.png,train,two\\nlines,kept,," in manifest
+    assert "two\\nlines/0\\n.png,train,two\\nlines,kept,,," in manifest
 
 
 @pytest.mark.fault("a folder with a backslash in its name", "it is refused, and not split into two folders")

@@ -92,6 +92,7 @@ def test_the_kaggle_layout_is_cleaned(cleaned, tmp_path: Path, tar: str, prefix:
         "action": "dropped",
         "reason": "also in test",
         "duplicate_of": f"{prefix}test/n02/test_1.JPEG",
+        "detail": "",
     }
     assert rows[f"{prefix}train/n01/n01_boxes.txt"]["reason"] == "not an image"
     assert rows[f"{prefix}__MACOSX/train/n01/._cut.JPEG"]["reason"] == "system file"
@@ -106,13 +107,30 @@ def test_the_kaggle_layout_is_cleaned(cleaned, tmp_path: Path, tar: str, prefix:
         "classes_left_out": 1,
         "dropped": {
             "undecodable": 1,
+            "unknown_pixel_range": 0,
+            "too_many_pixels": 0,
             "duplicate": 0,
             "conflicting_label": 0,
             "also_in_val": 0,
             "also_in_test": 1,
+            "near_duplicate": 0,
+            "near_duplicate_with_conflicting_label": 0,
+            "near_duplicate_in_val": 0,
+            "near_duplicate_in_test": 0,
             "class_without_training_images": 0,
         },
         "images": {"train": 14, "val": 6, "test": 4},
+        "bit_depth": 0,
+        "notes": {"broken_metadata": 0, "entirely_transparent": 0, "unused_transparency": 0},
+        "near_duplicates": {"within_a_split": 0, "across_splits": 0, "conflicting_labels": 0},
+        "quality": {
+            "dark": 0,
+            "bright": 0,
+            "low_information": 0,
+            "blurry": 0,
+            "odd_aspect_ratio": 0,
+            "odd_size": 0,
+        },
     }
     dataset = json.loads((tmp_path / "clean/dataset.json").read_text())
     assert dataset["class_folders"] == ["n01", "n02"]
@@ -197,7 +215,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_order_and_hash_seed(tm
         outputs.append(contents(tmp_path / "clean") | {"metrics": (tmp_path / "clean.json").read_bytes()})
     assert outputs[0] == outputs[1]
     assert sorted(outputs[0]) == sorted(
-        [".made-by-vitprune", "dataset.json", "manifest.csv", "metrics"]
+        [".made-by-vitprune", "dataset.json", "manifest.csv", "metrics", "near_duplicates.csv", "quality.csv"]
         + [f"{s}_{k}.npy" for s in ("train", "val", "test") for k in ("images", "labels")]
     )
 

@@ -31,6 +31,5 @@ def test_images_without_contrast_can_still_be_normalised(tmp_path: Path) -> None
         class_folders=classes,
         image_size=4,
         channels=3,
-        resize="crop",
     )
     assert load_packed(tmp_path).std == pytest.approx((STD_FLOOR,) * 3, abs=0)

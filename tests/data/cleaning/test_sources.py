@@ -73,18 +73,18 @@ def test_files_that_changed_since_are_refused(raw: Path) -> None:
 
 def test_digits_are_those_of_scikit_learn(tmp_path: Path) -> None:
     fetch_raw(tmp_path / "raw", source="digits", path=None)
-    digits = open_digits(tmp_path / "raw", 1)
+    digits = open_digits(tmp_path / "raw")
     expected = load_digits()
     assert [image.folder for image in digits.layout.images] == [str(target) for target in expected.target]
-    for index, pixels in digits.read():
-        assert pixels is not None
-        np.testing.assert_allclose(pixels[:, :, 0] / 255 * 16, expected.images[index], atol=0.05)
+    for index, pixels in digits.read(range(1797)):
+        assert isinstance(pixels, np.ndarray)
+        np.testing.assert_allclose(pixels / 255 * 16, expected.images[index], atol=0.05)
 
 
 def test_a_broken_file_of_digits_is_refused(tmp_path: Path) -> None:
     (tmp_path / "digits.csv.gz").write_bytes(b"\x1f\x8b broken")
     with pytest.raises(DataError, match=r"digits\.csv\.gz: not readable"):
-        open_digits(tmp_path, 1)
+        open_digits(tmp_path)
 
 
 def test_the_four_files_of_fashion_mnist_become_packed_data(small_fashion_mnist: Path, tmp_path: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vitprune.core.model.config import ViTConfig
 from vitprune.core.model.vit import ViT
+from vitprune.core.packed import FULL_DEPTH
 from vitprune.errors import CheckpointError, ConfigError
 from vitprune.options import Resize
 from vitprune.storage import atomic_folder, check_unchanged, read_json, write_json
@@ -54,13 +55,15 @@ class Preprocessing:
 class SavedModel:
     """A model with its preprocessing and the names of its classes.
 
-    ``resize`` says how its training images became square; it is None for models of earlier versions.
+    ``resize`` says how its training images became square; it is None for models of earlier versions. ``bit_depth`` is
+    how many bits the values of their files with 16 bits for each sample really had.
     """
 
     model: ViT
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     resize: Resize | None = None
+    bit_depth: int = FULL_DEPTH
 
 
 def save_model(folder: Path, saved: SavedModel) -> None:
@@ -74,6 +77,7 @@ def save_model(folder: Path, saved: SavedModel) -> None:
             "preprocessing": asdict(saved.preprocessing),
             "class_names": list(saved.class_names),
             "resize": saved.resize,
+            "bit_depth": saved.bit_depth,
         }
         write_json(partial / CONFIG, content)
 
@@ -92,6 +96,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> SavedM
         preprocessing=content.preprocessing,
         class_names=content.class_names,
         resize=content.resize,
+        bit_depth=content.bit_depth,
     )
 
 
@@ -105,6 +110,7 @@ class _Config(BaseModel):
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     resize: Resize | None = None
+    bit_depth: Annotated[int, Field(ge=8, le=FULL_DEPTH)] = FULL_DEPTH
 
     @model_validator(mode="after")
     def _parts_belong_together(self) -> _Config:

@@ -1,13 +1,17 @@
-"""What every source becomes once it is opened: named images in splits and classes, and a reader of their pixels."""
+"""What every source becomes once it is opened: named images in splits and classes, and a reader of their contents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vitprune.core.packed import SplitName
+from vitprune.data.cleaning.pixels import UnusableImage
+
+Content = bytes | np.ndarray | UnusableImage
+"""An image file, or grey pixels ``(height, width)``, or why there is neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +54,9 @@ class Layout:
 class Collection:
     """A source that can be read.
 
-    ``read`` yields the index of each image in ``layout.images`` with its pixels, uint8 ``(height, width, channels)`` at
-    the original size, or with None if it cannot be decoded. The order is whichever is cheapest to read.
+    ``read`` yields the wanted indices in ``layout.images``, each with the content of its image. The order is whichever
+    is cheapest to read.
     """
 
     layout: Layout
-    read: Callable[[], Iterator[tuple[int, np.ndarray | None]]] = field(repr=False)
+    read: Callable[[Container[int]], Iterator[tuple[int, Content]]] = field(repr=False)

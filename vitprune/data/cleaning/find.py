@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitprune.data.cleaning.images import EXTENSIONS
+from vitprune.data.cleaning.formats import EXTENSIONS
 from vitprune.data.cleaning.kinds import START_BYTES, Kind, counted_endings, kind_of, warn_of_images_left_out
 from vitprune.data.raw.tree import shown, walk
 from vitprune.errors import DataError

@@ -1,4 +1,4 @@
-"""Decode image files to upright uint8 arrays, and turn those into squares of the wanted size.
+"""Find image files, and turn them into squares of the wanted size.
 
 Legend of dimensions: h, w  original height and width    s  image_size    c  channels (1 grey, 3 RGB)
 """
@@ -6,89 +6,17 @@ Legend of dimensions: h, w  original height and width    s  image_size    c  cha
 from __future__ import annotations
 
 import hashlib
-import io
-import logging
-import warnings
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from vitprune.core.packed import FULL_DEPTH
+from vitprune.data.cleaning.decoding import decode
+from vitprune.data.cleaning.pixels import UnusableImage
 from vitprune.errors import DataError
 from vitprune.options import Resize
-
-logger = logging.getLogger(__name__)
-
-# Pillow reads more formats, and starts other programs for some of them; data sets consist of these.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-EXTENSIONS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ],
-)
-
-
-def decode(content: bytes, channels: Literal[1, 3]) -> np.ndarray | None:
-    """Pixels ``(h, w, c)`` of an image file: the first frame, upright, with transparency laid on white.
-
-    None if the file is not an image, is cut short, or is a decompression bomb.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Odd but readable files are read without a warning; suspected decompression bombs are not read.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                image.load()
-                # After loading, because a PNG may store its orientation behind the pixels.
-                ImageOps.exif_transpose(image, in_place=True)
-                return to_pixels(image, channels)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Pillow's parsers raise nearly any exception on broken files (SyntaxError, struct.error, IndexError, …).
-        logger.debug("undecodable: %s", error)
-        return None
-
-
-def to_pixels(image: Image.Image, channels: Literal[1, 3]) -> np.ndarray:
-    """Pixels ``(h, w, c)`` of an image of any mode. Raises ValueError for floating-point pixels."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
-    if image.mode.startswith("I"):
-        image = _from_16_bits(image)
-    elif image.mode == "LAB":
-        image = image.convert("RGB")  # Pillow cannot convert LAB to grey.
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-    mode = "L" if channels == 1 else "RGB"
-    pixels = np.array(image if image.mode == mode else image.convert(mode))
-    return pixels[:, :, None] if channels == 1 else pixels
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Scale grey values from 0..65535 to 0..255; Pillow's own conversion would clip them at 255."""
-    values = np.asarray(image).astype(np.int64)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        values = np.where(values == transparent, 65535, values)
-    return Image.fromarray((np.clip(values, 0, 65535) * 255 // 65535).astype(np.uint8))
 
 
 def digest(pixels: np.ndarray) -> bytes:
@@ -117,13 +45,19 @@ def to_square(pixels: np.ndarray, image_size: int, resize: Resize) -> np.ndarray
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def read_image(path: Path, image_size: int, channels: Literal[1, 3], resize: Resize) -> np.ndarray:
-    """Pixels ``(c, s, s)``, uint8, as the clean stage makes them. Raises DataError if the file is not an image."""
+def read_image(
+    path: Path, image_size: int, channels: Literal[1, 3], resize: Resize, *, bit_depth: int = FULL_DEPTH
+) -> np.ndarray:
+    """Pixels ``(c, s, s)``, uint8, as the clean stage makes them of a data set of this bit depth.
+
+    Raises DataError if the file is not an image.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: not readable ({error.strerror})") from None
-    pixels = decode(content, channels)
-    if pixels is None:
-        raise DataError(f"{path}: not an image that can be decoded; leave it out")
-    return to_square(pixels, image_size, resize)
+    try:
+        decoded = decode(content, channels, bit_depth=bit_depth)
+    except UnusableImage as error:
+        raise DataError(f"{path}: not an image that can be decoded; leave it out ({error.detail})") from None
+    return to_square(decoded.pixels, image_size, resize)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
-from vitprune.data.cleaning.images import EXTENSIONS
+from vitprune.data.cleaning.formats import EXTENSIONS
 
 logger = logging.getLogger(__name__)
 

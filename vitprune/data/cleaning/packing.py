@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from vitprune.core.packed import (
     DATASET_FILE,
     FORMAT_VERSION,
+    FULL_DEPTH,
     SPLITS,
     Dataset,
     SplitName,
     images_file,
     labels_file,
 )
-from vitprune.options import Resize
 from vitprune.storage import write_json
 
 BLOCK_BYTES = 1 << 25
@@ -86,7 +87,8 @@ def write_packed(
     class_folders: Iterable[str],
     image_size: int,
     channels: int,
-    resize: Resize,
+    bit_depth: int = FULL_DEPTH,
+    made_with: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write packed data, with mean and standard deviation over the training images, into an existing folder.
 
@@ -115,7 +117,8 @@ def write_packed(
         images={split: len(splits[split].labels) for split in SPLITS},
         mean=mean,
         std=std,
-        resize=resize,
+        bit_depth=bit_depth,
+        made_with=dict(made_with),
     )
     write_json(folder / DATASET_FILE, dataset.model_dump(mode="json"))
 

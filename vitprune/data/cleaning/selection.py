@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
 
 from vitprune.core.packed import SPLITS, SplitName
 from vitprune.data.cleaning.collection import ImageFile, Layout
+from vitprune.data.cleaning.pixels import UnusableImage
 from vitprune.data.options import CleanOptions
 from vitprune.errors import DataError
 
@@ -24,10 +26,16 @@ logger = logging.getLogger(__name__)
 
 Reason = Literal[
     "undecodable",
+    "unknown pixel range",
+    "too many pixels",
     "duplicate",
     "conflicting label",
     "also in val",
     "also in test",
+    "near duplicate",
+    "near duplicate with conflicting label",
+    "near duplicate in val",
+    "near duplicate in test",
     "class without training images",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -35,10 +43,14 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Why an image is dropped, and the index of the image that stays in its place; both are None if it is kept."""
+    """Why an image is dropped, and the index of the image that stays in its place; both are None if it is kept.
+
+    ``detail`` says what is wrong with an image that cannot be used.
+    """
 
     reason: Reason | None = None
     duplicate_of: int | None = None
+    detail: str = ""
 
     @property
     def kept(self) -> bool:
@@ -61,13 +73,12 @@ class Selection:
     splits: dict[SplitName, np.ndarray]
 
 
-def select(layout: Layout, digests: Sequence[bytes | None], params: CleanOptions) -> Selection:
-    """Decide from the digests of the images, None where undecodable, which images stay and in which split.
+def select(layout: Layout, verdicts: Sequence[Verdict], params: CleanOptions) -> Selection:
+    """Decide from the verdicts on the images which of them stay and in which split.
 
     Raises DataError if fewer than two classes have training images, if a class has none and ``params`` do not allow
     that, if too many images would be dropped, or if a split would be empty.
     """
-    verdicts = audit(layout.images, digests)
     trained = {
         image.folder
         for image, verdict in zip(layout.images, verdicts, strict=True)
@@ -93,8 +104,12 @@ def select(layout: Layout, digests: Sequence[bytes | None], params: CleanOptions
     return Selection(verdicts=verdicts, class_folders=class_folders, labels=labels, splits=splits)
 
 
-def audit(images: Sequence[ImageFile], digests: Sequence[bytes | None]) -> list[Verdict]:
-    """Judge every image by its digest, which is None if it could not be decoded.
+def audit(
+    images: Sequence[ImageFile],
+    digests: Sequence[bytes | None],
+    faults: Mapping[int, UnusableImage] = MappingProxyType({}),
+) -> list[Verdict]:
+    """Judge every image by its digest, which is None if it cannot be used; ``faults`` say why.
 
     Within a split, the first of several equal images stays. The others are duplicates, or have a conflicting label if
     their class differs. Between splits, test takes precedence over val, and val over train.
@@ -107,7 +122,8 @@ def audit(images: Sequence[ImageFile], digests: Sequence[bytes | None]) -> list[
     def judge(index: int) -> Verdict:
         image, digest = images[index], digests[index]
         if digest is None:
-            return Verdict(reason="undecodable")
+            fault = faults.get(index)
+            return Verdict(reason=fault.reason, detail=fault.detail) if fault else Verdict(reason="undecodable")
         original = first[image.split, digest]
         if original != index:
             same_class = images[original].folder == image.folder
@@ -136,9 +152,11 @@ def _refuse_if_too_many_dropped(verdicts: Sequence[Verdict], limit: float) -> No
     dropped = reasons.total()
     if dropped > limit * len(verdicts):
         reason, count = reasons.most_common(1)[0]
+        details = Counter(verdict.detail for verdict in verdicts if verdict.reason == reason and verdict.detail)
+        example = f"; for example: {details.most_common(1)[0][0]}" if details else ""
         raise DataError(
             f"{dropped} of {len(verdicts)} images ({dropped / len(verdicts):.1%}) would be dropped, most of them as "
-            f"{reason} ({count}); repair the source, or raise clean.max_dropped_fraction ({limit})"
+            f"{reason} ({count}){example}; repair the source, or raise clean.max_dropped_fraction ({limit})"
         )
 
 

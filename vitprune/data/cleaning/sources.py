@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 import numpy as np
-from PIL import Image
 from pydantic import ValidationError
 
-from vitprune.data.cleaning.collection import Collection, ImageFile, Layout
-from vitprune.data.cleaning.images import decode, to_pixels
+from vitprune.data.cleaning.collection import Collection, Content, ImageFile, Layout
 from vitprune.data.cleaning.kinds import START_BYTES, kind_of
 from vitprune.data.cleaning.layout import find_layout, is_text_of_interest
-from vitprune.data.options import DataOptions
-from vitprune.data.raw.archive import Member, stream_members
+from vitprune.data.cleaning.pixels import UnusableImage
+from vitprune.data.options import CleanOptions, DataOptions
+from vitprune.data.raw.archive import ArchiveLimits, Member, stream_members
 from vitprune.data.raw.folder import (
     DIGITS_FILE,
     FASHION_MNIST_BY_HAND,
@@ -30,9 +29,11 @@ from vitprune.data.raw.folder import (
 from vitprune.errors import CheckpointError, DataError
 from vitprune.storage import check_unchanged, read_json
 
-MAX_IMAGE_BYTES = 1 << 28
+BYTES_PER_PIXEL = 8
+HEADER_BYTES = 1 << 24
+"""A file that is longer than so much for each pixel of the largest image allowed, and so much besides, is no image."""
 MAX_TEXT_BYTES = 1 << 26
-"""Longer files are neither photographs nor lists of classes, whatever their names, and must not fill the memory."""
+"""A longer file is no list of classes, whatever its name, and must not fill the memory."""
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -49,16 +50,16 @@ FASHION_MNIST_CLASSES = (
 _AGAIN = "run the download stage again (dvc repro download)"
 
 
-def open_raw(raw: Path, data: DataOptions) -> Collection:
+def open_raw(raw: Path, data: DataOptions, params: CleanOptions) -> Collection:
     """Open the raw folder of these params. Raises DataError if it is missing, broken or of another source."""
     source = read_source(raw, data)
     match data.source:
         case "digits":
-            return open_digits(raw, data.channels)
+            return open_digits(raw)
         case "fashion-mnist":
-            return open_fashion_mnist(raw, data.channels)
+            return open_fashion_mnist(raw)
         case "kaggle" | "folder" | "archive":
-            return open_archive(raw / source.files[0].name, data.channels)
+            return open_archive(raw / source.files[0].name, params.archive_limits, params.max_pixels)
     assert_never(data.source)
 
 
@@ -98,8 +99,8 @@ def read_source(folder: Path, data: DataOptions) -> RawSource:
     return source
 
 
-def open_archive(archive: Path, channels: Literal[1, 3]) -> Collection:
-    """Find the layout of an archive; its images are decoded in a second pass.
+def open_archive(archive: Path, limits: ArchiveLimits, max_pixels: int) -> Collection:
+    """Find the layout of an archive; its images are read in a second pass.
 
     Raises DataError, naming the archive, if it cannot be read or if its layout is not understood.
     """
@@ -108,7 +109,7 @@ def open_archive(archive: Path, channels: Literal[1, 3]) -> Collection:
     links: list[str] = []
     texts: dict[str, str] = {}
     starts: dict[int, bytes] = {}
-    for member in stream_members(archive):
+    for member in stream_members(archive, limits):
         if member.is_folder:
             folders.append(member.name)
         elif member.is_link:
@@ -126,25 +127,29 @@ def open_archive(archive: Path, channels: Literal[1, 3]) -> Collection:
         raise DataError(f"{archive}: {error}") from None
     index_of = {image.position: index for index, image in enumerate(layout.images)}
 
-    def read() -> Iterator[tuple[int, np.ndarray | None]]:
+    def read(wanted: Container[int]) -> Iterator[tuple[int, Content]]:
         position = 0
-        for member in stream_members(archive):
+        for member in stream_members(archive, limits):
             if member.is_folder or member.is_link:
                 continue
-            if position in index_of:
-                yield index_of[position], _decode_member(member, channels)
+            index = index_of.get(position)
+            if index is not None and index in wanted:
+                yield index, _read_member(member, max_pixels)
             position += 1
 
     return Collection(layout=layout, read=read)
 
 
-def _decode_member(member: Member, channels: Literal[1, 3]) -> np.ndarray | None:
-    if member.size > MAX_IMAGE_BYTES:
-        return None
-    return decode(member.read(MAX_IMAGE_BYTES), channels)
+def _read_member(member: Member, max_pixels: int) -> Content:
+    most = BYTES_PER_PIXEL * max_pixels + HEADER_BYTES
+    if member.size > most:
+        return UnusableImage(
+            "too many pixels", f"a file of {member.size} bytes, too long for clean.max_pixels ({max_pixels})"
+        )
+    return member.read(most)
 
 
-def open_digits(folder: Path, channels: Literal[1, 3]) -> Collection:
+def open_digits(folder: Path) -> Collection:
     """Open the digits of scikit-learn: 1,797 grey images of 8×8 pixels with values of 0..16, without splits.
 
     Raises DataError if the file is not the one that scikit-learn ships.
@@ -160,9 +165,8 @@ def open_digits(folder: Path, channels: Literal[1, 3]) -> Collection:
     values = np.round(rows[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     digits = rows[:, 64].astype(int)
 
-    def read() -> Iterator[tuple[int, np.ndarray | None]]:
-        for index, image in enumerate(values):
-            yield index, to_pixels(Image.fromarray(image), channels)
+    def read(wanted: Container[int]) -> Iterator[tuple[int, Content]]:
+        yield from ((index, image) for index, image in enumerate(values) if index in wanted)
 
     images = tuple(
         ImageFile(name=f"{DIGITS_FILE}/{row:04}", split="train", folder=str(digit), position=row)
@@ -172,7 +176,7 @@ def open_digits(folder: Path, channels: Literal[1, 3]) -> Collection:
     return Collection(layout=Layout(images=images, class_names=names), read=read)
 
 
-def open_fashion_mnist(folder: Path, channels: Literal[1, 3]) -> Collection:
+def open_fashion_mnist(folder: Path) -> Collection:
     """Open Fashion-MNIST, which has a train and a test split.
 
     Raises DataError if a file is broken, or if labels and images do not belong together.
@@ -195,9 +199,10 @@ def open_fashion_mnist(folder: Path, channels: Literal[1, 3]) -> Collection:
     names = {str(label): name for label, name in enumerate(FASHION_MNIST_CLASSES)}
     layout = Layout(images=tuple(sorted(images, key=lambda image: image.name)), class_names=names)
 
-    def read() -> Iterator[tuple[int, np.ndarray | None]]:
+    def read(wanted: Container[int]) -> Iterator[tuple[int, Content]]:
         index_of = {image.position: index for index, image in enumerate(layout.images)}
         for position, image in enumerate(row for values in pixels for row in values):
-            yield index_of[position], to_pixels(Image.fromarray(image), channels)
+            if (index := index_of[position]) in wanted:
+                yield index, image
 
     return Collection(layout=layout, read=read)

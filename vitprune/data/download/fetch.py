@@ -12,19 +12,25 @@ import platformdirs
 from vitprune.data.download import fashion_mnist, kaggle, local
 from vitprune.data.options import DataOptions
 from vitprune.data.raw.folder import FORMAT_VERSION, SOURCE_FILE, RawFile, RawSource, kaggle_handle
+from vitprune.data.raw.limits import UNLIMITED, ArchiveLimits
 from vitprune.data.raw.names import escaped
 from vitprune.data.raw.tree import shown
 from vitprune.errors import DataError
 from vitprune.storage import MARK, sha256_of, write_json
 
 
-def fetch(data: DataOptions, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+def fetch(
+    data: DataOptions,
+    folder: Path,
+    on_progress: Callable[[int, int], None],
+    limits: ArchiveLimits = UNLIMITED,
+) -> None:
     """Put the files of the source into ``folder``, which exists and is empty, and describe them in ``source.json``.
 
     The caller makes the folder appear whole or not at all (``storage.atomic_folder``), and calls ``check_path`` first.
     Raises DataError if the source cannot be used, and DownloadError if it cannot be reached.
     """
-    names = _fetch_files(data, folder, on_progress)
+    names = _fetch_files(data, folder, on_progress, limits)
     files = [
         RawFile(name=name, bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
         for name in sorted(names)
@@ -35,7 +41,9 @@ def fetch(data: DataOptions, folder: Path, on_progress: Callable[[int, int], Non
     write_json(folder / SOURCE_FILE, source.model_dump())
 
 
-def _fetch_files(data: DataOptions, folder: Path, on_progress: Callable[[int, int], None]) -> list[str]:
+def _fetch_files(
+    data: DataOptions, folder: Path, on_progress: Callable[[int, int], None], limits: ArchiveLimits
+) -> list[str]:
     """Fetch the files and return their names."""
     path = _existing_path(data)
     match data.source:
@@ -44,13 +52,13 @@ def _fetch_files(data: DataOptions, folder: Path, on_progress: Callable[[int, in
         case "fashion-mnist":
             return fashion_mnist.fetch(folder, path, _cache_folder())
         case "kaggle" if path is None:
-            return kaggle.fetch(folder, data.kaggle_handle, _cache_folder(), on_progress)
+            return kaggle.fetch(folder, data.kaggle_handle, _cache_folder(), on_progress, limits)
         case "folder":
             assert path is not None, "DataOptions requires data.path"
             return local.fetch_folder(folder, path, on_progress)
         case "kaggle" | "archive":
             assert path is not None, "DataOptions requires data.path"
-            return local.fetch_archive(folder, path, on_progress)
+            return local.fetch_archive(folder, path, on_progress, limits)
         case _:
             assert_never(data.source)
 

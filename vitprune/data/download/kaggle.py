@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vitprune.data.raw.archive import check_archive
+from vitprune.data.raw.limits import UNLIMITED, ArchiveLimits, ArchiveTooLargeError
 from vitprune.errors import ConfigError, DataError, DownloadError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,13 @@ KEY_FILES = ("kaggle.json", "access_token", "access_token.txt", "credentials.jso
 _HANDLE = re.compile(r"(?P<owner>[\w-]+)/(?P<name>[\w-]+)(/(versions/)?(?P<version>\d+))?")
 
 
-def fetch(folder: Path, handle: str, cache: Path, on_progress: Callable[[int, int], None]) -> list[str]:
+def fetch(
+    folder: Path,
+    handle: str,
+    cache: Path,
+    on_progress: Callable[[int, int], None],
+    limits: ArchiveLimits = UNLIMITED,
+) -> list[str]:
     """Download the data set ``handle`` (owner/name or owner/name/version) into ``folder``; returns the archive's name.
 
     An interrupted download waits in ``cache``. Raises ConfigError if the handle is malformed, and DownloadError
@@ -43,7 +50,7 @@ def fetch(folder: Path, handle: str, cache: Path, on_progress: Callable[[int, in
     check_key_files()
     api = sign_in(handle)
     partial = cache / "kaggle" / owner / name / (version or "latest") / f"{name}.zip"
-    download(api, handle, partial, on_progress)
+    download(api, handle, partial, on_progress, limits=limits)
     shutil.move(partial, folder / partial.name)
     return [partial.name]
 
@@ -100,7 +107,13 @@ def sign_in(handle: str) -> Any:
 
 
 def download(
-    api: Any, handle: str, archive: Path, on_progress: Callable[[int, int], None], *, max_retries: int = 5
+    api: Any,
+    handle: str,
+    archive: Path,
+    on_progress: Callable[[int, int], None],
+    *,
+    limits: ArchiveLimits = UNLIMITED,
+    max_retries: int = 5,
 ) -> None:
     """Download ``handle`` to ``archive``, resuming an earlier download, and check its size and content.
 
@@ -128,13 +141,15 @@ def download(
 
     size, checksums = _guarded(handle, transfer)
     try:
-        _check(archive, size, checksums)
+        _check(archive, size, checksums, limits)
+    except ArchiveTooLargeError:
+        raise
     except DataError as error:
         archive.unlink(missing_ok=True)
         raise DownloadError(f"Kaggle: {handle} did not arrive as announced ({error}); try again") from None
 
 
-def _check(archive: Path, size: int, checksums: str) -> None:
+def _check(archive: Path, size: int, checksums: str, limits: ArchiveLimits) -> None:
     actual = archive.stat().st_size
     if size and actual != size:
         raise DataError(f"{actual} bytes instead of {size}")
@@ -145,7 +160,7 @@ def _check(archive: Path, size: int, checksums: str) -> None:
             digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
         if digest != base64.b64decode(md5[1]):
             raise DataError("its MD5 checksum differs")
-    check_archive(archive)
+    check_archive(archive, limits=limits)
 
 
 def _guarded(handle: str, work: Callable[[], Result]) -> Result:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vitprune.data.raw.archive import check_archive
 from vitprune.data.raw.folder import DIGITS_FILE, SOURCE_FILE
+from vitprune.data.raw.limits import UNLIMITED, ArchiveLimits
 from vitprune.data.raw.tree import shown, walk
 from vitprune.errors import DataError
 from vitprune.storage import MARK
@@ -26,12 +27,14 @@ def fetch_digits(folder: Path) -> list[str]:
     return [DIGITS_FILE]
 
 
-def fetch_archive(folder: Path, path: Path, on_progress: Callable[[int, int], None]) -> list[str]:
+def fetch_archive(
+    folder: Path, path: Path, on_progress: Callable[[int, int], None], limits: ArchiveLimits = UNLIMITED
+) -> list[str]:
     """Read the archive ``path`` to its end and copy it into ``folder``; returns its name.
 
     Raises DataError as ``check_archive`` does.
     """
-    check_archive(path, on_progress)
+    check_archive(path, on_progress, limits=limits)
     # The name stays recognisable, without characters that other tools may reject.
     name = re.sub(r"[^\w.\-]", "_", path.name).lstrip(".") or "archive"
     if name == SOURCE_FILE:

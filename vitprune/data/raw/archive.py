@@ -22,6 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from vitprune.data.raw.limits import (
+    UNLIMITED,
+    ArchiveLimits,
+    LimitedStream,
+    check_zip_directory,
+    check_zip_members,
+    tar_headers,
+)
 from vitprune.data.raw.names import readable, zip_name
 from vitprune.errors import DataError
 
@@ -38,6 +46,8 @@ _BROKEN = (
     OSError,
     ValueError,
     struct.error,
+    # tarfile reads a chain of extended headers by calling itself.
+    RecursionError,
 )
 _TAR_OPENERS: tuple[tuple[bytes, Callable[[Path], IO[bytes]]], ...] = (
     (b"\x1f\x8b", cast("Callable[[Path], IO[bytes]]", gzip.open)),
@@ -63,18 +73,19 @@ class Member:
     read: Callable[[int], bytes] = field(repr=False, compare=False)
 
 
-def stream_members(archive: Path) -> Iterator[Member]:
+def stream_members(archive: Path, limits: ArchiveLimits = UNLIMITED) -> Iterator[Member]:
     """Yield the members of a zip or tar (plain, gz, bz2 or xz) in the order in which they are stored.
 
-    Raises DataError if the file is not an archive, is broken, cut short or encrypted, or has an unsafe member.
+    Raises DataError if the file is not an archive, is broken, cut short or encrypted, has an unsafe member, or is
+    beyond the limits.
     """
     with _archive_errors(archive):
         with archive.open("rb") as file:
             start = file.read(8)
         if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-            yield from _zip_members(archive)
+            yield from _zip_members(archive, limits)
         else:
-            yield from _tar_members(archive, start)
+            yield from _tar_members(archive, start, limits)
 
 
 @contextmanager
@@ -100,14 +111,16 @@ def _reader(archive: Path, content: IO[bytes]) -> Callable[[int], bytes]:
     return read
 
 
-def check_archive(archive: Path, on_progress: Callable[[int, int], None] | None = None) -> int:
+def check_archive(
+    archive: Path, on_progress: Callable[[int, int], None] | None = None, *, limits: ArchiveLimits = UNLIMITED
+) -> int:
     """Read a whole archive and return its number of files; raises DataError as ``stream_members`` does.
 
     ``on_progress`` receives the number of members read so far as both values, because the total is not yet known.
     """
     files = 0
     guessed: list[str] = []
-    for count, member in enumerate(stream_members(archive), start=1):
+    for count, member in enumerate(stream_members(archive, limits), start=1):
         files += not member.is_folder
         guessed += [member.name] if member.is_guessed else []
         # Reading checks a zip's checksum of each member; the checksum of a compressed tar covers the whole.
@@ -157,8 +170,10 @@ def _check_link(archive: Path, name: str, target: str, *, base: PurePosixPath) -
         )
 
 
-def _zip_members(archive: Path) -> Iterator[Member]:
+def _zip_members(archive: Path, limits: ArchiveLimits) -> Iterator[Member]:
+    check_zip_directory(archive, limits)
     with zipfile.ZipFile(archive) as file:
+        check_zip_members(archive, file, limits)
         for info in file.infolist():
             stored, is_guessed = zip_name(info)
             name = _safe_name(archive, stored)
@@ -181,17 +196,25 @@ def _zip_members(archive: Path) -> Iterator[Member]:
 
 
 @contextmanager
-def _unpacked(archive: Path, start: bytes) -> Iterator[IO[bytes]]:
+def _limited(archive: Path, start: bytes, limits: ArchiveLimits) -> Iterator[IO[bytes]]:
     opener = next((open_ for magic, open_ in _TAR_OPENERS if start.startswith(magic)), None)
     with archive.open("rb") if opener is None else opener(archive) as file:
-        yield file
+        yield cast("IO[bytes]", LimitedStream(archive, file, limits))
 
 
-def _tar_members(archive: Path, start: bytes) -> Iterator[Member]:
-    with _unpacked(archive, start) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+def _tar_members(archive: Path, start: bytes, limits: ArchiveLimits) -> Iterator[Member]:
+    members = unpacked = 0
+    with (
+        _limited(archive, start, limits) as file,
+        tarfile.open(fileobj=file, mode="r:", tarinfo=tar_headers(archive)) as tar,
+    ):
         while (info := tar.next()) is not None:
             # tarfile would keep all members in memory for random access, which is not needed here.
             tar.members.clear()  # type: ignore[attr-defined]
+            members, unpacked = members + 1, unpacked + info.size
+            limits.check_members(archive, members)
+            # A sparse file may be longer than all that is stored.
+            limits.check_unpacked(archive, unpacked)
             name = _safe_name(archive, info.name)
             if info.issym():
                 _check_link(archive, name, info.linkname, base=PurePosixPath(name).parent)
