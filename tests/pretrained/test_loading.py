@@ -200,7 +200,7 @@ def project(tmp_path_factory, weights):
     }
     names = [f"class {k}" for k in range(4)]
     write_packed(
-        folder / "data/clean", splits, class_names=names, class_folders=names, image_size=32, channels=3, resize="crop"
+        folder / "data/clean", splits, class_names=names, class_folders=names, image_size=32, channels=3
     )
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["data"] |= {"image_size": 32, "channels": 3}

@@ -24,11 +24,10 @@ def acdc(
     ] = Path(".vitprune/acdc.jsonl"),
 ) -> None:
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
-    from vitprune.commands.inputs import load_for, open_params
+    from vitprune.commands.inputs import load_for, open_data, open_params
     from vitprune.commands.terminal import search_progress
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
-    from vitprune.core.packed import load_packed
     from vitprune.recipes.acdc import find_circuit
     from vitprune.report.faithfulness import draw_faithfulness, write_faithfulness
     from vitprune.storage import atomic_folder, check_targets, write_json
@@ -36,7 +35,7 @@ def acdc(
     options, device = open_params(params)
     picture = faithfulness.with_suffix(".png")
     check_targets(files=[metrics, timing, faithfulness, picture, journal], folders=[out])
-    packed = load_packed(data)
+    packed = open_data(data, options)
     saved = load_for(baseline, options, packed, device)
     with search_progress(options.acdc.method) as on_progress:
         found = find_circuit(packed, saved, options.acdc, device, on_progress=on_progress, journal=journal)

@@ -39,9 +39,8 @@ def evaluate(
 ) -> None:
     """Score four models and the masked circuit on the test images, and time the models side by side."""
     from vitprune.circuit import Circuit
-    from vitprune.commands.inputs import load_for, open_params
+    from vitprune.commands.inputs import load_for, open_data, open_params
     from vitprune.core.model import load_model
-    from vitprune.core.packed import load_packed
     from vitprune.evaluation.models import MODELS
     from vitprune.evaluation.summary import model_bytes
     from vitprune.evaluation.table import model_table
@@ -52,7 +51,7 @@ def evaluate(
 
     options, device = open_params(params)
     check_targets(files=[metrics, timing, table, confusion, confusion.with_suffix(".csv")])
-    packed = load_packed(data)
+    packed = open_data(data, options)
     names = [model.name for model in MODELS]
     folders = dict(zip(names, (baseline, pruned, finetuned / "baseline", finetuned / "pruned"), strict=True))
     models = {name: load_for(folder, options, packed, device) for name, folder in folders.items()}

@@ -36,18 +36,17 @@ def finetune(
     state: StateFile = Path(".vitprune/finetune.pt"),
 ) -> None:
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
-    from vitprune.commands.inputs import load_for, open_params
+    from vitprune.commands.inputs import load_for, open_data, open_params
     from vitprune.commands.terminal import speed_progress, training_progress
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
-    from vitprune.core.packed import load_packed
     from vitprune.pruning.measurements import Measurements
     from vitprune.recipes.finetune import MODELS, Recovery
     from vitprune.storage import check_targets, remove, write_json
     from vitprune.training.history import write_history
 
     options, device = open_params(params)
-    packed = load_packed(data)
+    packed = open_data(data, options)
     recovery = Recovery(
         packed=packed,
         train=options.train,

@@ -11,8 +11,9 @@ from vitprune.core.compute.device import pick_device, set_threads
 from vitprune.core.compute.distributed import join
 from vitprune.core.compute.launch import check_processes, launch, ranks_on_this_machine, started_rank
 from vitprune.core.model import SavedModel, load_model
-from vitprune.core.packed import PackedData
-from vitprune.errors import CheckpointError
+from vitprune.core.packed import PackedData, load_packed
+from vitprune.data.options import made_with
+from vitprune.errors import CheckpointError, DataError
 from vitprune.params import Params, load_params
 from vitprune.recipes.train import vit_config
 
@@ -35,6 +36,23 @@ def open_params(path: Path) -> tuple[Params, torch.device]:
             threads = max(1, torch.get_num_threads() // ranks_on_this_machine(rank))
     set_threads(threads)
     return params, device
+
+
+def open_data(folder: Path, params: Params) -> PackedData:
+    """Packed data that were made with these params, as far as the data say what they were made with.
+
+    Raises DataError, naming the first param that differs, or as :func:`vitprune.core.packed.load_packed` does.
+    """
+    packed = load_packed(folder)
+    made = {**packed.made_with, "data.image_size": packed.image_size, "data.channels": packed.channels}
+    for key, wanted in made_with(params.data, params.clean).items():
+        found = made.get(key, wanted)
+        if found != wanted:
+            raise DataError(
+                f"{folder}: was made with {key}: {found}, but params say {wanted}; run the clean stage again, or use the "
+                "params it was made with"
+            )
+    return packed
 
 
 def load_for(folder: Path, params: Params, data: PackedData, device: torch.device) -> SavedModel:

@@ -31,12 +31,11 @@ def prune(
 ) -> None:
     """Cut heads, neurons and sublayers out of the weights: what the circuit does not need, or down to a target."""
     from vitprune.circuit import Circuit
-    from vitprune.commands.inputs import load_for, open_params
+    from vitprune.commands.inputs import load_for, open_data, open_params
     from vitprune.commands.terminal import speed_progress
     from vitprune.core.compute.device import pick_device
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
-    from vitprune.core.packed import load_packed
     from vitprune.pruning.measurements import Measurements
     from vitprune.pruning.search import write_moves
     from vitprune.recipes.prune import CircuitModel
@@ -48,7 +47,7 @@ def prune(
     if timing_device is not None:
         pick_device(timing_device, key="prune.timing_device")
     check_targets(files=[metrics, trace, latency], folders=[out])
-    packed = load_packed(data)
+    packed = open_data(data, options)
     saved = load_for(baseline, options, packed, device)
     found = None
     if not options.prune.has_target:

@@ -27,23 +27,22 @@ def train(
     state: StateFile = Path(".vitprune/train.pt"),
 ) -> None:
     """Train the baseline; keep the weights that are best on the validation images."""
-    from vitprune.commands.inputs import open_params
+    from vitprune.commands.inputs import open_data, open_params
     from vitprune.commands.terminal import training_progress
     from vitprune.commands.unwatched import write_unwatched
     from vitprune.core.compute.distributed import world
-    from vitprune.core.model import load_model, save_model
-    from vitprune.core.packed import load_packed
+    from vitprune.core.model import load_model, write_model
     from vitprune.recipes.train import train_baseline
     from vitprune.report.augmented import draw_augmented
     from vitprune.report.gradient_flow import draw_gradient_flow
-    from vitprune.storage import check_targets, write_json
+    from vitprune.storage import atomic_folder, check_targets, write_json
     from vitprune.training.history import write_gradient_flow, write_history
     from vitprune.training.inputs import first_batch
 
     options, device = open_params(params)
     flow_plot = gradient_flow.with_suffix(".png")
     check_targets(files=[metrics, timing, history, gradient_flow, flow_plot, augmented, state], folders=[out])
-    packed = load_packed(data)
+    packed = open_data(data, options)
     teacher = load_model(Path(options.train.teacher), device) if options.train.teacher else None
     with training_progress("train") as progress:
         done = train_baseline(
@@ -52,8 +51,9 @@ def train(
         )  # fmt: skip
     if not world().is_main:
         return
-    save_model(out, done.saved)
-    write_unwatched(out, options)
+    with atomic_folder(out) as partial:
+        write_model(partial, done.saved)
+        write_unwatched(partial, options)
     write_history(history, done.result.history)
     write_gradient_flow(gradient_flow, done.result.gradient_flow)
     write_json(metrics, done.scores)

@@ -69,17 +69,22 @@ class SavedModel:
 def save_model(folder: Path, saved: SavedModel) -> None:
     """Write a model folder; it appears whole or not at all."""
     with atomic_folder(folder) as partial:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.model.state_dict().items()}
-        save_file(weights, partial / WEIGHTS)
-        content = {
-            "format": FORMAT,
-            "model": asdict(saved.model.config),
-            "preprocessing": asdict(saved.preprocessing),
-            "class_names": list(saved.class_names),
-            "resize": saved.resize,
-            "bit_depth": saved.bit_depth,
-        }
-        write_json(partial / CONFIG, content)
+        write_model(partial, saved)
+
+
+def write_model(folder: Path, saved: SavedModel) -> None:
+    """Write the files of a model into a folder that :func:`vitprune.storage.atomic_folder` opened."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    content = {
+        "format": FORMAT,
+        "model": asdict(saved.model.config),
+        "preprocessing": asdict(saved.preprocessing),
+        "class_names": list(saved.class_names),
+        "resize": saved.resize,
+        "bit_depth": saved.bit_depth,
+    }
+    write_json(folder / CONFIG, content)
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> SavedModel:

@@ -20,6 +20,7 @@ DOUBTS = ("dark", "bright", "low_information", "blurry", "odd_aspect_ratio", "od
 DARK = 82.0
 BRIGHT = 242.0
 ENTROPY = 3.0
+"""Of images with 256 pixels or more; smaller ones cannot have 8 bits per pixel, and the threshold falls with them."""
 SHARPNESS = 100.0
 ASPECT = 0.35
 SIDE_FACTOR = 4.0
@@ -63,7 +64,8 @@ def find_doubtful(measures: np.ndarray) -> Mapping[str, np.ndarray]:
     width, height, bright_end, dark_end, entropy, sharpness = measures.T
     side = np.sqrt(width * height)
     usual = np.median(side) if len(side) else 1.0
-    empty = entropy < ENTROPY
+    possible = np.log2(np.clip(width * height, 2, 256)) / 8
+    empty = entropy < ENTROPY * possible
     return {
         "dark": bright_end < DARK,
         "bright": dark_end > BRIGHT,
