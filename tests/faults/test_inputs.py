@@ -75,7 +75,9 @@ def test_broken_weights_are_named(project):
 def test_images_made_with_other_params_are_refused(project, section, key, value, message):
     change(project, section, key, value)
     for stage in ("train", "acdc", "prune", "finetune", "evaluate"):
-        assert_one_sentence(run_stage(stage, project), f"data/clean: was made with {message}; run the clean stage again")
+        assert_one_sentence(
+            run_stage(stage, project), f"data/clean: was made with {message}; run the clean stage again"
+        )
 
 
 def test_images_that_do_not_say_what_made_them_are_used_if_their_shape_fits(project):
@@ -87,7 +89,7 @@ def test_images_that_do_not_say_what_made_them_are_used_if_their_shape_fits(proj
     params = load_params(project / "params.yaml")
     assert open_data(project / "data/clean", params).image_size == 8
     change(project, "data", "image_size", 12)
-    with pytest.raises(DataError, match="made with data.image_size: 8, but params say 12"):
+    with pytest.raises(DataError, match=r"made with data\.image_size: 8, but params say 12"):
         open_data(project / "data/clean", load_params(project / "params.yaml"))
 
 

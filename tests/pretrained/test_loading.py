@@ -199,9 +199,7 @@ def project(tmp_path_factory, weights):
         for split in SPLITS
     }
     names = [f"class {k}" for k in range(4)]
-    write_packed(
-        folder / "data/clean", splits, class_names=names, class_folders=names, image_size=32, channels=3
-    )
+    write_packed(folder / "data/clean", splits, class_names=names, class_folders=names, image_size=32, channels=3)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["data"] |= {"image_size": 32, "channels": 3}
     params["model"] |= {"pretrained": NAME, "pretrained_path": str(weights)} | SHAPE

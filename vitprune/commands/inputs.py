@@ -49,8 +49,8 @@ def open_data(folder: Path, params: Params) -> PackedData:
         found = made.get(key, wanted)
         if found != wanted:
             raise DataError(
-                f"{folder}: was made with {key}: {found}, but params say {wanted}; run the clean stage again, or use the "
-                "params it was made with"
+                f"{folder}: was made with {key}: {found}, but params say {wanted}; run the clean stage again, "
+                "or use the params it was made with"
             )
     return packed
 
