@@ -108,32 +108,38 @@ def test_a_number_that_dvc_writes_without_a_point_is_still_a_number(digits, thre
     assert json.loads((digits.folder / "models/circuit/circuit.json").read_text())["tau"] == 1e-5
 
 
-def test_experiments_elsewhere_run_their_own_code(digits):
-    """An experiment takes the code as it was when it was queued, not what the workspace holds when it runs."""
-    digits.run("git", "reset", "--hard", "--quiet")
-    digits.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "clean.seed=2", "clean")
-    command = digits.folder / "vitprune" / "commands" / "clean.py"
+def test_experiments_elsewhere_run_their_own_code(workspace):
+    """An experiment takes the code as it was when it was queued, not what the workspace holds when it runs.
+
+    In a folder of a plain name: DVC writes its path into a file that it opens as ASCII.
+    """
+    workspace.run("dvc", "repro", "clean")
+    workspace.commit("clean")
+    workspace.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "clean.seed=2", "clean")
+    command = workspace.folder / "vitprune" / "commands" / "clean.py"
     original = command.read_text()
     command.write_text("raise RuntimeError('the code of the workspace')\n")
-    try:
-        digits.run("dvc", "queue", "start")
-        # Not dvc queue logs --follow, which fails when the experiment ends between two of its looks.
-        wait_for(lambda: "Success" in digits.run("dvc", "queue", "status"), seconds=300)
-    finally:
-        command.write_text(original)
-    (row,) = [row for row in experiments(digits) if row["Experiment"] == "queued"]
+    workspace.run("dvc", "queue", "start")
+    # Not dvc queue logs --follow, which fails when the experiment ends between two of its looks.
+    wait_for(lambda: has_ended(workspace, "queued"), seconds=300)
+    assert "Success" in workspace.run("dvc", "queue", "status"), workspace.run("dvc", "queue", "logs", "queued")
+    command.write_text(original)
+    (row,) = [row for row in experiments(workspace) if row["Experiment"] == "queued"]
     assert row["clean.seed"] == "2"
     kept = [value for name, value in row.items() if name.endswith("images.train")]
     assert kept[0].isdigit()
 
     marked = original.replace('"""Decode, audit', '"""Decode, then audit')
     command.write_text(marked + "\n\nprint('the code of the experiment')\n")
-    try:
-        output = digits.run("dvc", "exp", "run", "--temp", "--name", "elsewhere", "-S", "clean.seed=4", "clean")
-    finally:
-        command.write_text(original)
+    output = workspace.run("dvc", "exp", "run", "--temp", "--name", "elsewhere", "-S", "clean.seed=4", "clean")
     assert "the code of the experiment" in output
     assert stages_run(output) == ["clean"]
+
+
+def has_ended(workspace, name):
+    """Whether a queued experiment has, well or badly."""
+    (row,) = [line for line in workspace.run("dvc", "queue", "status").splitlines() if name in line.split()]
+    return row.split()[-1] not in ("Queued", "Running")
 
 
 def test_the_readmes_python_runs_on_what_the_pipeline_made(digits):
