@@ -1,6 +1,5 @@
 """Kept times are used as they were written, or not at all."""
 
-import copy
 import json
 import math
 import random
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from tests.circuit.oracle import random_model
+from tests.json_changes import REMOVED, places, replaced
 from vitprune.core.compute.stopwatch import TimingProtocol
 from vitprune.pruning import measurements
 from vitprune.pruning.latency import table_key
@@ -64,14 +64,6 @@ def test_a_damaged_file_is_not_used(path, caplog):
         assert_not_used(path, caplog)
 
 
-def places(value, path=()):
-    """The paths to all values in JSON."""
-    yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in inner:
-        yield from places(child, (*path, key))
-
-
 @pytest.mark.fault("kept times of wrong types, missing, negative, zero or not finite", "all is measured anew, and said")
 def test_what_no_measurement_gives_is_not_used_even_if_its_checksum_is_right(path, caplog):
     caplog.set_level("INFO")
@@ -81,18 +73,11 @@ def test_what_no_measurement_gives_is_not_used_even_if_its_checksum_is_right(pat
         # What else the key may hold is compared with that of the run.
         if not place or place[0] == "key" or "measured_on" in place:
             continue
-        for new in (None, "text", -1.0, math.nan, math.inf, True, [], {"more": 1}, [[1]], "nothing"):
-            content = copy.deepcopy(whole["measurements"])
-            parent = content
-            for name in place[:-1]:
-                parent = parent[name]
+        for new in (None, "text", -1.0, math.nan, math.inf, True, [], {"more": 1}, [[1]], REMOVED):
             # There may be no table at all, and fewer speed-ups.
-            if (place, new) == (("table",), None) or (place[0] == "speedups" and new in ([], "nothing")):
+            if (place, new) == (("table",), None) or (place[0] == "speedups" and (new == [] or new is REMOVED)):
                 continue
-            if new == "nothing":
-                del parent[place[-1]]
-            else:
-                parent[place[-1]] = new
+            content = replaced(whole["measurements"], place, new)
             path.write_text(json.dumps(whole | {"measurements": content, "sha256": measurements._digest(content)}))
             assert_not_used(path, caplog)
             refused += 1

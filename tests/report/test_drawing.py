@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from vitprune.report.augmented import draw_augmented
 from vitprune.report.confusion import draw_confusion
 from vitprune.report.drawing import shortened
+from vitprune.report.gradient_flow import draw_gradient_flow
 from vitprune.report.pareto import Experiment, draw_pareto
+from vitprune.training.gradients import LayerGradient
 
 ODD_NAMES = ("$5_$10", "$\\frac{$", "\u4e2d\u6587 \u0645", "x" * 300, "_^{}%&#~", "", "two\nlines")
 
@@ -26,6 +30,23 @@ def test_dollar_signs_are_letters_like_others(tmp_path):
     for name, text in (("a", "$x^2$"), ("b", "x^2")):
         draw_confusion(tmp_path / name, np.ones((2, 2), np.int64), (text, "other"))
     assert (tmp_path / "a").read_bytes() != (tmp_path / "b").read_bytes()
+
+
+def test_numbers_on_logarithmic_axes_are_no_formulas(tmp_path, monkeypatch):
+    texts = []
+
+    def keep_texts(figure, *args, **kwargs):
+        figure.draw_without_rendering()
+        texts.extend(text.get_text() for text in figure.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", keep_texts)
+    sizes = (0.1, 0.01, 0.001, 0.0)
+    draw_gradient_flow(
+        tmp_path / "flow.png",
+        [LayerGradient(epoch=n, layer=f"m{n}.out", mean_abs=size, max_abs=size) for n, size in enumerate(sizes)],
+    )
+    assert "0.01" in texts
+    assert not [text for text in texts if "$" in text]
 
 
 def test_a_long_name_is_cut():

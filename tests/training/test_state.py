@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -15,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from tests.json_changes import REMOVED, places, replaced, value_at
 from tests.training.conftest import ALL_AUGMENTATION, random_split, recipe, same_weights, tiny_model, train_tiny
 from vitprune.errors import TrainingError
 from vitprune.training import loop
@@ -216,29 +216,14 @@ def variants_of_tensors(tensors):
 def variants_of_numbers(numbers):
     """The numbers with one of them changed, and what was changed."""
 
-    def places(value, path=()):
-        yield path
-        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        for key, child in inner:
-            yield from places(child, (*path, key))
-
-    for path in places(numbers):
-        if not path:
-            continue
-        for new in (None, "text", -1, -1.5, 10**9, True, [], {}, [[1]], {"more": 1}, "nothing"):
-            changed_numbers = copy.deepcopy(numbers)
-            parent = changed_numbers
-            for key in path[:-1]:
-                parent = parent[key]
-            if parent[path[-1]] == new and type(parent[path[-1]]) is type(new):
+    for place in filter(None, places(numbers)):
+        old = value_at(numbers, place)
+        for new in (None, "text", -1, -1.5, 10**9, True, [], {}, [[1]], {"more": 1}, REMOVED):
+            if old == new and type(old) is type(new):
                 continue
-            if new == "nothing":
-                del parent[path[-1]]
-            elif new == {"more": 1} and isinstance(parent[path[-1]], dict):
-                parent[path[-1]] |= new
-            else:
-                parent[path[-1]] = new
-            yield f"{path} becomes {new!r}", changed_numbers
+            if new == {"more": 1} and isinstance(old, dict):
+                new = old | new
+            yield f"{place} becomes {new!r}", replaced(numbers, place, new)
 
 
 SHOWN = ("train_loss", "train_accuracy", "learning_rate", "seconds", "images_per_second", "mean_abs", "max_abs", "loss")

@@ -29,7 +29,7 @@ def table(
     scores, times = read_json(metrics), read_json(timing)
     try:
         results = model_table(scores, times)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{metrics}, {timing}: not the figures of an evaluation ({error!r}); run the evaluate stage again"
         ) from error

@@ -1,24 +1,23 @@
-"""A plot of the size of the gradients of each layer, epoch by epoch."""
+"""A heat map of the size of the gradients, layer by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.ticker import MaxNLocator
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from vitprune.report.drawing import drawn
 from vitprune.training.gradients import LayerGradient
 
-SMALLEST = 1e-12
-"""Smaller gradients are drawn here, because a logarithmic axis has no zero."""
+NO_GRADIENT = "#d62728"
+"""The colour of a weight matrix without gradients, which learns nothing."""
 
 
 def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> None:
-    """Write a PNG: mean absolute gradient (log scale) over the layers from input to output, one line per epoch.
+    """Write a PNG: mean absolute gradient (log scale), a row per weight matrix and a column per epoch.
 
     Equal input gives equal bytes. Raises ValueError if there is nothing to draw.
     """
@@ -26,29 +25,38 @@ def draw_gradient_flow(path: Path, gradient_flow: Sequence[LayerGradient]) -> No
         raise ValueError("no gradients to draw: gradient_flow is empty")
     layers = list(dict.fromkeys(gradient.layer for gradient in gradient_flow))
     epochs = sorted({gradient.epoch for gradient in gradient_flow})
-    sizes = {(gradient.epoch, gradient.layer): gradient.mean_abs for gradient in gradient_flow}
+    sizes = np.zeros((len(layers), len(epochs)))
+    for gradient in gradient_flow:
+        sizes[layers.index(gradient.layer), epochs.index(gradient.epoch)] = gradient.mean_abs
+    there = sizes[sizes > 0]
+    low, high = (there.min(), there.max()) if there.size else (1e-12, 1.0)
 
-    with drawn(path, (min(max(7.0, 2.2 + 0.3 * len(layers)), 16.0), 4.6)) as figure:
+    with drawn(path, (8.0, min(max(3.4, 1.6 + 0.2 * len(layers)), 16.0))) as figure:
         axes = figure.add_subplot()
-        colours = colormaps["viridis"]
-        # With a single epoch, the colour bar would have an empty range.
-        scale = Normalize(vmin=epochs[0], vmax=max(epochs[-1], epochs[0] + 1))
-        for epoch in epochs:
-            heights = [max(sizes.get((epoch, layer), 0.0), SMALLEST) for layer in layers]
-            axes.plot(range(len(layers)), heights, color=colours(scale(epoch)), linewidth=1.1, alpha=0.85)
-        axes.set_yscale("log")
-        axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-        axes.set_xlim(-0.4, len(layers) - 0.6)
+        axes.set_facecolor(NO_GRADIENT)
+        scale = LogNorm(vmin=low, vmax=high if high > low else 10 * low)
+        edges = np.array([epochs[0] - 0.5, *(epoch + 0.5 for epoch in epochs)])
+        mesh = axes.pcolormesh(
+            edges, np.arange(len(layers) + 1) - 0.5, np.ma.masked_less_equal(sizes, 0), norm=scale, cmap="viridis"
+        )
+        axes.invert_yaxis()
+        axes.set_yticks(range(len(layers)), layers, fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
         for position, (layer, before) in enumerate(zip(layers[1:], layers[:-1], strict=True), start=1):
             if _block(layer) != _block(before):
-                axes.axvline(position - 0.5, color="0.85", linewidth=0.8, zorder=0)
-        axes.set_xlabel("weight matrix, from input to output (a: attention, m: MLP, number: layer)")
-        axes.set_ylabel("mean |gradient| before clipping")
-        axes.set_title("Gradient flow")
-        axes.grid(axis="y", color="0.9", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        bar = figure.colorbar(ScalarMappable(norm=scale, cmap=colours), ax=axes, pad=0.02, label="epoch")
-        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+                axes.axhline(position - 0.5, color="white", linewidth=1)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("weight matrix, from input to output\n(a: attention, m: MLP, number: layer)")
+        axes.set_title(
+            "Gradient flow while the baseline trains\n"
+            "A row far darker than its neighbours learns slowly; a red one learns nothing",
+            fontsize=10,
+        )
+        bar = figure.colorbar(mesh, ax=axes, pad=0.02, label="mean |gradient| before clipping")
+        # Matplotlib's own labels of powers are mathematics, which is not drawn as such here.
+        bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
+        bar.update_ticks()
+        bar.minorticks_off()
 
 
 def _block(layer: str) -> str:
