@@ -16,6 +16,7 @@ from vitprune.commands.parent import stop_with_launcher
 from vitprune.commands.pareto import pareto
 from vitprune.commands.predict import predict
 from vitprune.commands.prune import prune
+from vitprune.commands.report import report
 from vitprune.commands.show import show
 from vitprune.commands.table import table
 from vitprune.commands.terminal import report_errors, set_up_logging
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-STAGES = (download, clean, train, acdc, prune, finetune, evaluate)
+STAGES = (download, clean, train, acdc, prune, finetune, evaluate, report)
 TOOLS = (params, table, pareto, show, predict, benchmark, export)
 for command in (*STAGES, *TOOLS):
     app.command()(command)

@@ -52,9 +52,11 @@ def test_a_models_size_is_that_of_its_weights_and_config(tmp_path):
     saved = saved_in(tmp_path / "model")
     size = sum((tmp_path / "model" / name).stat().st_size for name in ("model.safetensors", "config.json"))
     (tmp_path / "model" / "notes.txt").write_text("not the model")
-    metrics = model_metrics(saved, model_bytes(tmp_path / "model"), Score(loss=0.5, accuracy=0.75, top5=None))
+    found = Score(loss=0.5, accuracy=0.75, balanced_accuracy=0.7, top5=None)
+    metrics = model_metrics(saved, model_bytes(tmp_path / "model"), found)
     assert metrics == {
         "loss": 0.5,
+        "balanced_accuracy": 0.7,
         "accuracy": 0.75,
         "parameters": num_parameters(saved.model),
         "multiply_adds": multiply_adds(saved.model.config),

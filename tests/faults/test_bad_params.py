@@ -11,7 +11,7 @@ from tests.run_command import Done, assert_one_sentence, run_stage
 from vitprune.storage import atomic_folder
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("download", "clean", "train", "acdc", "prune", "finetune", "evaluate")
+STAGES = ("download", "clean", "train", "acdc", "prune", "finetune", "evaluate", "report")
 
 
 @pytest.fixture

@@ -61,12 +61,11 @@ def test_every_dependency_on_code_is_there_and_needed(stage):
     code = [path for path in STAGES[stage]["deps"] if path.startswith("vitprune/")]
     assert [path for path in code if not (ROOT / path).exists()] == []
     used = [module.as_posix() for module in closure(modules_of(stage))]
-    # The command draws with the report what the recipe measured.
     assert [
         path
         for path in code
         if not any(map(path.__eq__, used)) and not any(module.startswith(f"{path}/") for module in used)
-    ] == (["vitprune/report"] if stage == "evaluate" else [])
+    ] == []
 
 
 def drawn_edges():

@@ -35,8 +35,9 @@ def test_dollar_signs_are_letters_like_others(tmp_path):
 def test_numbers_on_logarithmic_axes_are_no_formulas(tmp_path, monkeypatch):
     texts = []
 
-    def keep_texts(figure, *args, **kwargs):
+    def keep_texts(figure, path, **kwargs):
         figure.draw_without_rendering()
+        path.touch()
         texts.extend(text.get_text() for text in figure.findobj(Text))
 
     monkeypatch.setattr(Figure, "savefig", keep_texts)

@@ -4,8 +4,7 @@ from vitprune.errors import CheckpointError
 from vitprune.report.pareto import Experiment, draw_pareto, pareto_front, read_experiments, write_pareto
 
 HEADER = (
-    "Experiment,rev,metrics/evaluate.json:upgraded_baseline_pruned.accuracy,upgraded_baseline.accuracy,"
-    "upgraded_baseline_pruned.batch_8.speedup,prune.target_speedup,acdc.tau"
+    "Experiment,rev,metrics/summary.json:pruned.accuracy,control.accuracy,speedup.batch_8,prune.target_speedup,acdc.tau"
 )
 
 
@@ -27,7 +26,8 @@ def test_experiments_are_named_by_the_params_in_which_they_differ(tmp_path):
     ]
 
 
-# As DVC 3.67 writes it: an experiment that failed or still runs has the figures of the commit that it is based on.
+# As DVC 3.67 wrote it before there was a summary: an experiment that failed or still runs has the
+# figures of the commit that it is based on.
 WITH_STATES = """\
 Experiment,rev,typ,Created,parent,State,upgraded_baseline.accuracy,upgraded_baseline_pruned.accuracy,\
 upgraded_baseline_pruned.batch_8.speedup,prune.target_speedup
@@ -75,7 +75,7 @@ def test_a_table_without_a_finished_experiment_is_refused(tmp_path):
 
 
 def test_a_batch_size_that_was_not_timed_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no column upgraded_baseline_pruned\.batch_128\.speedup"):
+    with pytest.raises(CheckpointError, match=r"no column speedup\.batch_128"):
         read_experiments(table(tmp_path, "a,abc,0.8,0.91,2.5,2.0,0.01"), 128)
 
 

@@ -45,7 +45,9 @@ def acdc(
         found.circuit.write_files(partial)
         save_model(partial / "model", found.saved)
     write_faithfulness(faithfulness, found.curves, found.point, found.circuit.method)
-    draw_faithfulness(picture, found.curves, found.point, found.circuit.method, len(found.circuit.graph.edges))
+    circuit = found.circuit
+    edges, is_searched = len(circuit.graph.edges), bool(circuit.trace)
+    draw_faithfulness(picture, found.curves, found.point, circuit.method, edges, is_searched=is_searched)
     write_json(metrics, found.metrics)
     write_json(timing, found.timing)
     # Everything is saved: there is nothing left to resume.

@@ -19,20 +19,12 @@ def table(
     ] = None,
 ) -> None:
     """Print the table of models, or put it into a Markdown file."""
+    from vitprune.commands.results import open_results
     from vitprune.commands.terminal import show_table
-    from vitprune.errors import CheckpointError
-    from vitprune.evaluation.table import model_table
     from vitprune.report.markdown import fill as fill_marks
     from vitprune.report.markdown import to_markdown
-    from vitprune.storage import read_json
 
-    scores, times = read_json(metrics), read_json(timing)
-    try:
-        results = model_table(scores, times)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise CheckpointError(
-            f"{metrics}, {timing}: not the figures of an evaluation ({error!r}); run the evaluate stage again"
-        ) from error
+    _, _, results = open_results(metrics, timing)
     show_table(results, is_wide=True)
     if fill is not None:
         fill_marks(fill, "results", to_markdown(results))

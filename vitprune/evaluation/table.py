@@ -44,7 +44,8 @@ def model_table(scores: dict[str, Any], timing: dict[str, Any]) -> Table:
 def _caption(scores: dict[str, Any], timing: dict[str, Any]) -> str:
     machine, images = timing["machine"], scores["test_images"]
     return (
-        f"{scores['dataset']}: {images:,} test images (one is {100 / images:.2f} points), seed {scores['seed']}. "
+        f"{scores['dataset']}: {images:,} test images (one is {100 / images:.2f} points; the largest class has "
+        f"{100 * scores['largest_class_share']:.1f} %), seed {scores['seed']}. "
         f"Time: median of {timing['rounds']} interleaved forward passes in {timing['dtype']} on {machine['device']}, "
         f"{machine['threads']} threads, PyTorch {machine['torch']}, eager, input preloaded. "
         "Speed-up: median over the rounds of the ratio to the baseline. Fetching and normalising a batch has a row of "

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
+from vitprune.circuit.metrics import kl_divergence
 from vitprune.core.compute.device import ComputeOptions, set_threads
 from vitprune.core.compute.distributed import world
 from vitprune.core.model import SavedModel
 from vitprune.core.model.predict import predict
 from vitprune.core.model.score import score
 from vitprune.core.packed import PackedData
-from vitprune.evaluation.models import CIRCUIT, UPGRADED_BASELINE_PRUNED
+from vitprune.evaluation.models import BASELINE, CIRCUIT, UPGRADED_BASELINE_PRUNED
 from vitprune.evaluation.options import EvaluateOptions
 from vitprune.evaluation.summary import model_metrics
 from vitprune.evaluation.timing import time_pipeline
@@ -57,14 +59,18 @@ def evaluate(
     # The other ranks are done: models are timed with all threads.
     set_threads(compute.threads)
     scores: dict[str, Any] = {
-        name: model_metrics(saved, sizes[name], score(logits[name], test.labels)) for name, saved in models.items()
+        name: model_metrics(saved, sizes[name], score(logits[name], test.labels))
+        | {"kl": kl_divergence(logits[BASELINE.name], logits[name])}
+        for name, saved in models.items()
     }
     scores[CIRCUIT] = score(masked_logits, test.labels).as_metrics() | {
+        "kl": kl_divergence(logits[BASELINE.name], masked_logits),
         "edges": len(circuit.graph.edges),
         "edges_kept": len(circuit.kept),
         "edges_on_paths": len(circuit.closed().kept),
     }
-    scores |= {"test_images": len(test), "seed": compute.seed}
+    largest = int(np.bincount(test.labels).max())
+    scores |= {"test_images": len(test), "largest_class_share": largest / len(test), "seed": compute.seed}
     return Evaluation(
         scores=scores,
         times=time_pipeline(models, packed, options, device),

@@ -1,4 +1,4 @@
-"""Figures that become PNG files, whatever the names in them."""
+"""Figures that become PNG or SVG files, whatever the names in them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ def shortened(name: str, length: int) -> str:
 
 @contextmanager
 def drawn(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """Yield an empty figure of ``size`` (width, height) in inches; what is drawn in it becomes a PNG.
+    """Yield an empty figure of ``size`` (width, height) in inches; what is drawn in it becomes a PNG, or an SVG if
+    ``path`` ends so.
 
     Equal input gives equal bytes. Names are drawn as they are: dollar signs enclose no mathematics, and a character
     that the font lacks is a box.
     """
-    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+    is_svg = path.suffix == ".svg"
+    # Without the library's version and the date, and with names that do not depend on chance, equal images are equal
+    # bytes.
+    nothing = {"Date": None, "Creator": None} if is_svg else {"Software": None}
+    with rc_context({"text.parse_math": False, "svg.hashsalt": "vitprune"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*missing from font")
         # Not pyplot's figure: this one changes nothing global and needs no display.
         figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
         yield figure
         with atomic_file(path) as partial:
-            # Without the library's version, equal images are equal bytes.
-            figure.savefig(partial, format="png", metadata={"Software": None})
+            figure.savefig(partial, format="svg" if is_svg else "png", metadata=nothing)

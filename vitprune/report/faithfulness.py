@@ -26,12 +26,19 @@ def write_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method
             writer.writerows([name, *point.as_row().values()] for point in curve)
 
 
-def draw_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method: str, edges: int) -> None:
-    """Draw recovered share and accuracy against the share of all ``edges`` as a PNG; ``method`` found ``circuit``."""
+def draw_faithfulness(
+    path: Path, curves: Curves, circuit: Faithfulness, method: str, edges: int, *, is_searched: bool = False
+) -> None:
+    """Draw recovered share and accuracy against the share of all ``edges`` as a PNG; ``method`` found ``circuit``.
+
+    A circuit that ``is_searched`` comes with a ranking of its own edges, and of no others: its curve ends there.
+    """
     with drawn(path, (11, 4)) as figure:
         recovered, accuracy = figure.subplots(1, 2)
         for name, curve in curves.items():
             label = f"{method} (found)" if name == "found" else name.replace("_", "-")
+            if name == "found" and is_searched:
+                curve = [*(point for point in curve if point.edges < circuit.edges), circuit]
             shares = [point.edges / edges for point in curve]
             style = {"label": label, "marker": "o", "markersize": 3, "linewidth": 2 if name == "found" else 1}
             recovered.plot(shares, [point.recovered for point in curve], **style)
@@ -46,8 +53,8 @@ def draw_faithfulness(path: Path, curves: Curves, circuit: Faithfulness, method:
             axes.grid(alpha=0.3)
         # Circuits can be far worse than none at all. The worst would squeeze the rest of the plot and are cut off.
         recovered.set_ylim(max(-0.55, recovered.get_ylim()[0]), 1.05)
-        recovered.set(ylabel="recovered share of the KL", title="Faithfulness")
-        accuracy.set(ylabel="accuracy", title="Accuracy")
+        recovered.set(ylabel="recovered share of the KL", title="How much of the baseline's output is left")
+        accuracy.set(ylabel="accuracy", title="How often what is left is right")
         accuracy.yaxis.set_major_formatter(PercentFormatter(1))
         recovered.plot([], [], marker="*", markersize=10, color="black", linestyle="none", label="the circuit")
         figure.legend(*recovered.get_legend_handles_labels(), frameon=False, loc="outside right center")

@@ -83,13 +83,19 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _figure_columns(path: Path, table: pd.DataFrame, batch_size: int) -> dict[str, str]:
     """The columns of the figures of an ``Experiment``."""
+    pruned, control = UPGRADED_BASELINE_PRUNED.name, UPGRADED_BASELINE.name
+    # Beside each, what versions before metrics/summary.json called it.
     wanted = {
-        "accuracy": f"{UPGRADED_BASELINE_PRUNED.name}.accuracy",
-        "control_accuracy": f"{UPGRADED_BASELINE.name}.accuracy",
-        "speedup": f"{UPGRADED_BASELINE_PRUNED.name}.batch_{batch_size}.speedup",
+        "accuracy": ("pruned.accuracy", f"{pruned}.accuracy"),
+        "control_accuracy": ("control.accuracy", f"{control}.accuracy"),
+        "speedup": (f"speedup.batch_{batch_size}", f"{pruned}.batch_{batch_size}.speedup"),
     }
-    columns = {name: column for name, key in wanted.items() if (column := _column(table, key)) is not None}
-    if missing := [key for name, key in wanted.items() if name not in columns]:
+    columns = {
+        name: column
+        for name, keys in wanted.items()
+        if (column := next(filter(None, (_column(table, key) for key in keys)), None)) is not None
+    }
+    if missing := [keys[0] for name, keys in wanted.items() if name not in columns]:
         raise CheckpointError(
             f"{path}: has no column {missing[0]}; write it with dvc exp show --csv after dvc repro, and choose a batch "
             "size of evaluate.timing_batch_sizes"

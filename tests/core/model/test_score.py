@@ -19,4 +19,4 @@ def test_scores_are_those_of_the_definitions():
 def test_few_classes_have_no_top_five():
     found = score(torch.eye(3), np.arange(3))
     assert found.top5 is None
-    assert found.as_metrics() == {"loss": pytest.approx(0.5514, abs=1e-4), "accuracy": 1.0}
+    assert found.as_metrics() == {"loss": pytest.approx(0.5514, abs=1e-4), "accuracy": 1.0, "balanced_accuracy": 1.0}

@@ -1,0 +1,80 @@
+"""``vitprune report``: the page that shows a run and recomputes it, and pictures of the circuit and of what is left."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitprune.commands.options import CircuitFolder, DataFolder, ParamsFile
+
+
+def report(
+    params: ParamsFile = Path("params.yaml"),
+    data: DataFolder = Path("data/clean"),
+    circuit: CircuitFolder = Path("models/circuit"),
+    pruned: Annotated[Path, typer.Option(help="Folder of the fine-tuned, pruned model.")] = Path(
+        "models/finetuned/pruned"
+    ),
+    metrics: Annotated[Path, typer.Option(help="Folder of the metrics that the stages wrote.")] = Path("metrics"),
+    plots: Annotated[
+        Path, typer.Option(help="Folder of the tables that the stages wrote; pictures are written there too.")
+    ] = Path("plots"),
+    experiments: Annotated[
+        Path | None, typer.Option(help="CSV file that dvc exp show --csv wrote: experiments to draw beside this run.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("reports/index.html"),
+) -> None:
+    """Write one page with everything that a run found, in which one can take parts of the model away."""
+    from vitprune.circuit import Circuit
+    from vitprune.commands.inputs import open_data, open_params
+    from vitprune.commands.results import open_results
+    from vitprune.commands.versions import versions
+    from vitprune.core.compute.distributed import world
+    from vitprune.core.model import load_model
+    from vitprune.recipes.report import find
+    from vitprune.report.circuit_picture import draw_circuit
+    from vitprune.report.kept import draw_kept
+    from vitprune.report.page import Run, write_page
+    from vitprune.report.page.inputs import read_tables
+    from vitprune.report.pareto import read_experiments
+    from vitprune.storage import check_targets, read_json
+
+    options, device = open_params(params)
+    if not world().is_main:
+        return
+    pictures = [plots / name for name in ("circuit.png", "circuit.svg", "kept.png")]
+    check_targets(files=[out, *pictures])
+    packed = open_data(data, options)
+    found_circuit, sorted_model = Circuit.load(circuit, device), load_model(circuit / "model", device)
+    pruned_model = load_model(pruned, device)
+    scores, times, table = open_results(metrics / "evaluate.json", metrics / "timing.json")
+    size = max(options.evaluate.timing_batch_sizes)
+    others = read_experiments(experiments, size) if experiments is not None else []
+    findings = find(packed, found_circuit, sorted_model, pruned_model, device)
+    for picture in pictures[:2]:
+        draw_circuit(picture, found_circuit)
+    draw_kept(pictures[2], pruned_model.model.config)
+    write_page(
+        out,
+        Run(
+            dataset=options.data.source,
+            params=options.model_dump(mode="json"),
+            scores=scores,
+            timing=times,
+            table=table,
+            faithfulness=read_json(metrics / "acdc.json").get("faithfulness", {}).get("circuit", {}),
+            cleaning=read_json(metrics / "clean.json"),
+            tables=read_tables(plots, data),
+            packed=packed,
+            circuit=found_circuit,
+            model_data=findings.model_data,
+            chosen=findings.chosen,
+            heads=findings.heads,
+            viewed=findings.viewed,
+            pruned=pruned_model.model.config,
+            logits=findings.logits,
+            worst=findings.worst,
+            versions=versions(times["machine"]),
+            experiments=others,
+        ),
+    )

@@ -1,0 +1,63 @@
+"""The recipe of the report stage: what the page shows that no stage before has computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitprune.circuit import Circuit
+from vitprune.circuit.heads import HeadView, view_heads
+from vitprune.core.model import SavedModel
+from vitprune.core.model.predict import predict
+from vitprune.core.packed import PackedData
+from vitprune.report.page.images import spread_over_classes
+from vitprune.report.page.weights import model_data
+from vitprune.report.worst import Verdict, worst_images
+
+COMPUTED_IMAGES = 20
+"""Test images that the page computes with."""
+VIEWED_IMAGES = 128
+"""Test images on which heads are viewed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+    """What is shown of a circuit, its model, and the pruned model, on test images.
+
+    ``chosen`` and ``viewed`` are the indices of the images that the page computes with and that heads are viewed on,
+    ``logits (N, classes)`` those of the pruned model.
+    """
+
+    chosen: np.ndarray
+    viewed: np.ndarray
+    model_data: Mapping[str, Any] | None
+    heads: list[HeadView]
+    logits: Tensor
+    worst: list[Verdict]
+
+
+def find(
+    packed: PackedData, circuit: Circuit, circuit_model: SavedModel, pruned: SavedModel, device: torch.device
+) -> Findings:
+    """Compute what the page shows; the models are on ``device``."""
+    test, model = packed.test, circuit_model.model
+    chosen, viewed = (spread_over_classes(test.labels, count) for count in (COMPUTED_IMAGES, VIEWED_IMAGES))
+
+    def images(indices: np.ndarray) -> Tensor:
+        return circuit_model.preprocessing(torch.from_numpy(test.images[indices]).to(device))
+
+    labels = torch.from_numpy(test.labels[viewed]).to(device)
+    logits = predict(pruned.model, test.images, pruned.preprocessing, device=device)
+    return Findings(
+        chosen=chosen,
+        viewed=viewed,
+        model_data=model_data(model, circuit, images(chosen)),
+        heads=list(view_heads(model, images(viewed), labels, circuit.ablation)),
+        logits=logits,
+        worst=worst_images(logits, test.labels),
+    )

@@ -1,0 +1,388 @@
+"""Put the page together: text and tables by Jinja, charts by Vega-Lite, the explorer by scripts of our own.
+
+Everything goes into the one file, libraries included, so that it opens anywhere and for as long as there are browsers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import jinja2
+import numpy as np
+import pandas as pd
+import vl_convert
+from torch import Tensor
+
+from vitprune.circuit import Circuit
+from vitprune.circuit.heads import HeadView
+from vitprune.core.model.vit import ViTConfig
+from vitprune.core.packed import PackedData
+from vitprune.evaluation.models import BASELINE, MODELS, UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
+from vitprune.evaluation.table import Table
+from vitprune.report.page import charts
+from vitprune.report.page.explorer import explorer_data
+from vitprune.report.page.images import data_uri
+from vitprune.report.pareto import Experiment, pareto_front
+from vitprune.report.worst import Verdict
+from vitprune.storage import write_text
+
+ASSETS = files("vitprune.report.page") / "assets"
+IMAGES_OF_A_HEAD = 4
+"""Images on which removing a head costs most."""
+MAX_THUMBNAILS = 24
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """All that the page shows of one run of the pipeline.
+
+    ``scores`` and ``timing`` are those of the evaluation, which make ``table``; ``faithfulness`` is the circuit's.
+    ``tables`` are those in plots/ and data/clean by their names, as far as they are there. ``chosen`` are the test
+    images that the page computes with,
+    ``viewed`` those that the heads were viewed on, as indices.
+    """
+
+    dataset: str
+    params: Mapping[str, Any]
+    scores: Mapping[str, Any]
+    timing: Mapping[str, Any]
+    table: Table
+    faithfulness: Mapping[str, Any]
+    cleaning: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    packed: PackedData
+    circuit: Circuit
+    model_data: Mapping[str, Any] | None
+    chosen: np.ndarray
+    heads: Sequence[HeadView]
+    viewed: np.ndarray
+    pruned: ViTConfig
+    logits: Tensor
+    worst: Sequence[Verdict]
+    versions: Mapping[str, str]
+    experiments: Sequence[Experiment] = field(default=())
+
+
+def write_page(path: Path, run: Run) -> None:
+    """Write the page. Equal runs give equal bytes."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((ASSETS / "page.html.j2").read_text("utf-8"))
+    write_text(path, template.render(**_context(run)))
+
+
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and vega-embed in one script, as the package vl-convert-python brings them."""
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    # Its names, which are short, would be those of all scripts.
+    return f"(() => {{{bundle}}})();"
+
+
+def _script(text: str) -> str:
+    """A script that may stand within HTML."""
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand within a script of HTML."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _context(run: Run) -> dict[str, Any]:
+    packed, circuit = run.packed, run.circuit
+    closed = set(circuit.closed().live_nodes)
+    head_rows = [
+        {
+            "head": view.name,
+            "kl": float(view.kl.mean()),
+            "lost": view.lost,
+            "in_circuit": "in the circuit" if view.name in closed else "not in it",
+        }
+        for view in run.heads
+    ]
+    data = {
+        "graph": explorer_data(circuit),
+        "model": run.model_data,
+        "classes": list(packed.class_names),
+        "images": [
+            {"uri": data_uri(packed.test.images[index]), "label": int(packed.test.labels[index])}
+            for index in run.chosen.tolist()
+        ],
+        "heads": [_head_data(view, run) for view in run.heads],
+        "charts": _charts(run, head_rows),
+    }
+    return {
+        "run": run,
+        "facts": Facts.of(run),
+        "table": run.table,
+        "head_rows": sorted(head_rows, key=lambda row: -row["kl"]),
+        "worst": [
+            {"uri": data_uri(packed.test.images[verdict.index]), "verdict": verdict}
+            for verdict in run.worst
+            if verdict.label != verdict.predicted
+        ][:MAX_THUMBNAILS],
+        "thumbnails": _thumbnails(run),
+        "class_names": packed.class_names,
+        "params": _flat(run.params),
+        "data": _json(data),
+        "css": (ASSETS / "page.css").read_text("utf-8"),
+        "scripts": [
+            _script(text)
+            for text in (
+                _vega(),
+                *(
+                    (ASSETS / name).read_text("utf-8")
+                    for name in ("vendor/d3.min.js", "model.js", "explorer.js", "page.js")
+                ),
+            )
+        ],
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The sentences that stand first: what was removed, what that cost, and which head matters most."""
+
+    removed: str
+    cost: str
+    head: str
+    circuit: str
+
+    @classmethod
+    def of(cls, run: Run) -> Facts:
+        """The sentences about a run."""
+        return cls(removed=_removed(run), cost=_cost(run), head=_most_important(run), circuit=_circuit(run))
+
+
+def _removed(run: Run) -> str:
+    config = run.pruned
+    layers = range(config.num_layers)
+    heads, neurons = config.num_heads * len(layers), config.d_mlp * len(layers)
+    gone = [
+        f"the {name} of layer{'s' if len(where) > 1 else ''} {_listed(where)}"
+        for name, where in (
+            ("attention", [str(layer) for layer in layers if not config.layer_heads[layer]]),
+            ("MLP", [str(layer) for layer in layers if not config.layer_neurons[layer]]),
+        )
+        if where
+    ]
+    sublayers = f" Gone as a whole: {_listed(gone)}." if gone else ""
+    return (
+        f"Removed from the weights: {heads - sum(config.layer_heads)} of {heads} heads and "
+        f"{neurons - sum(config.layer_neurons):,} of {neurons:,} neurons.{sublayers}"
+    )
+
+
+def _cost(run: Run) -> str:
+    scores, timing = run.scores, run.timing
+    pruned, control = scores[UPGRADED_BASELINE_PRUNED.name], scores[UPGRADED_BASELINE.name]
+    images = scores["test_images"]
+    difference = 100 * (pruned["accuracy"] - control["accuracy"])
+    speeds = [
+        f"{latency['speedup']:.2f} at batch {size.removeprefix('batch_')}"
+        for size, latency in timing[UPGRADED_BASELINE_PRUNED.name].items()
+    ]
+    return (
+        f"The pruned model computes as fast as this, the baseline being 1: {_listed(speeds)}. It is right on "
+        f"{100 * pruned['accuracy']:.2f} % of {images:,} test images; the control, which was trained for as long "
+        f"without pruning, on {100 * control['accuracy']:.2f} %: a difference of {difference:+.2f} points."
+    )
+
+
+def _most_important(run: Run) -> str:
+    if not run.heads:
+        return "The model has no heads."
+    view = max(run.heads, key=lambda view: float(view.kl.mean()))
+    return (
+        f"The head that matters most to the baseline is {view.name} (head {view.head} of layer {view.layer}): without "
+        f"it, the predictions on {len(run.viewed)} test images move by a KL of {float(view.kl.mean()):.4f} nats on "
+        f"average, and {100 * view.lost:.1f} points of accuracy are lost."
+    )
+
+
+def _circuit(run: Run) -> str:
+    circuit, scores = run.circuit, run.scores["circuit"]
+    tau = "" if circuit.tau is None else f" with τ = {circuit.tau:g}"
+    return (
+        f"The circuit that {circuit.method} found{tau} keeps {len(circuit.kept):,} of {len(circuit.graph.edges):,} "
+        f"edges. With all other edges carrying what their senders write on {_ablation(circuit)}, the baseline is right "
+        f"on {100 * scores['accuracy']:.2f} % of the test images."
+    )
+
+
+def _ablation(circuit: Circuit) -> str:
+    return {
+        "zero": "no image at all (zero)",
+        "mean": "average",
+        "resample": "another image",
+        "noise": "the same image with noise",
+    }[circuit.ablation.kind]
+
+
+def _listed(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def _head_data(view: HeadView, run: Run) -> dict[str, Any]:
+    """A head for ``page.js``: its attention on average and on the images that need it most, from 0 to 255."""
+    worst = view.kl.argsort(descending=True)[:IMAGES_OF_A_HEAD].tolist()
+    return {
+        "name": view.name,
+        "attention": _bytes(view.attention.mean(dim=0)),
+        "kl": float(view.kl.mean()),
+        "lost": view.lost,
+        "images": [
+            {
+                "uri": data_uri(run.packed.test.images[run.viewed[index]]),
+                "label": int(run.packed.test.labels[run.viewed[index]]),
+                "kl": float(view.kl[index]),
+                "attention": _bytes(view.attention[index]),
+            }
+            for index in worst
+        ],
+    }
+
+
+def _bytes(attention: Tensor) -> list[int]:
+    return (255 * attention / attention.max().clamp_min(1e-12)).round().int().tolist()
+
+
+def _charts(run: Run, head_rows: list[dict[str, Any]]) -> dict[str, charts.Spec]:
+    tables, config = run.tables, run.pruned
+    layers = range(config.num_layers)
+    found: dict[str, charts.Spec] = {"time": _time_chart(run)}
+    for name, before, kept in (
+        ("heads", config.num_heads, config.layer_heads),
+        ("neurons", config.d_mlp, config.layer_neurons),
+    ):
+        rows = [{"layer": layer, "before": before, "kept": kept[layer]} for layer in layers]
+        found[f"kept-{name}"] = charts.kept_per_layer(rows, name)
+    if head_rows:
+        found["heads"] = charts.costs_of_heads(head_rows)
+    if "train" in tables:
+        train = {"training images": tables["train"].assign(loss=tables["train"]["train_loss"])}
+        train["validation images"] = tables["train"].assign(loss=tables["train"]["val_loss"])
+        found["loss"] = charts.epochs(train, "loss", "loss of the baseline", ".3~f")
+    recovery = {
+        label: tables[name]
+        for name, label in (("finetune_pruned", "pruned"), ("finetune_baseline", "control"))
+        if name in tables
+    }
+    if recovery:
+        found["recovery"] = charts.epochs(recovery, "val_accuracy", "validation accuracy", ".1%")
+    if "gradient_flow" in tables:
+        found["gradients"] = charts.gradient_flow(tables["gradient_flow"])
+    if "prune" in tables and len(tables["prune"]):
+        found["pruning"] = charts.pruning(tables["prune"])
+    if "faithfulness" in tables:
+        found["faithfulness"] = charts.faithfulness(_faithfulness_rows(run), len(run.circuit.graph.edges))
+    found["confusion"] = charts.confusion(_confusion_rows(run), run.packed.class_names)
+    return found
+
+
+def _time_chart(run: Run) -> charts.Spec:
+    scores, timing = run.scores, run.timing
+    size = max(timing[BASELINE.name], key=lambda key: int(key.removeprefix("batch_")))
+    experiments = list(run.experiments)
+    front = {(point.speedup, point.accuracy) for point in pareto_front(experiments)}
+    points = [
+        {"name": model.label, "kind": "this run", "speedup": timing[model.name][size]["speedup"], "front": False}
+        | {"accuracy": scores[model.name]["accuracy"]}
+        for model in MODELS
+    ]
+    points += [
+        {"name": point.name, "kind": "experiment", "speedup": point.speedup, "accuracy": point.accuracy}
+        | {"front": (point.speedup, point.accuracy) in front}
+        for point in experiments
+    ]
+    return charts.accuracy_against_time(points, int(size.removeprefix("batch_")))
+
+
+def _faithfulness_rows(run: Run) -> list[dict[str, Any]]:
+    """Curves of the rankings; that of a search ends at its circuit, beyond which it ranks nothing."""
+    circuit = run.circuit
+    point = dict(run.faithfulness) | {"method": circuit.method}
+    rows: list[dict[str, Any]] = [
+        {**{str(name): value for name, value in row.items()}, "method": row["method"].replace("_", "-")}
+        for row in run.tables["faithfulness"].to_dict("records")
+    ]
+    rows = [
+        row | ({"method": circuit.method} if row["method"] == "found" else {})
+        for row in rows
+        if row["method"] != "found" or not circuit.trace or row["edges"] < point["edges"]
+    ]
+    own = [row for row in rows if row["method"] == circuit.method]
+    return [*own, point, *(row for row in rows if row["method"] != circuit.method)]
+
+
+def _confusion_rows(run: Run) -> list[dict[str, Any]]:
+    predicted, labels, names = run.logits.argmax(dim=1).cpu().numpy(), run.packed.test.labels, run.packed.class_names
+    counts = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    return [
+        {
+            "actual": names[actual],
+            "predicted": names[other],
+            "count": int(counts[actual, other]),
+            "share": float(counts[actual, other] / counts[actual].sum()),
+        }
+        for actual, other in zip(*np.nonzero(counts), strict=True)
+    ]
+
+
+def _thumbnails(run: Run) -> list[dict[str, Any]]:
+    """What cleaning dropped or doubts, with the image itself or the one that stays in its place."""
+    if "manifest" not in run.tables:
+        return []
+    manifest = run.tables["manifest"].fillna("")
+    kept = manifest[manifest["action"] == "kept"]
+    position: dict[str, tuple[str, int]] = {
+        str(name): (str(split), number)
+        for split, group in kept.groupby("split", sort=False)
+        for number, name in enumerate(group["name"])
+    }
+
+    def picture(name: str) -> str | None:
+        split, number = position.get(name, ("", 0))
+        images = getattr(run.packed, split).images if split else []
+        return data_uri(images[number]) if number < len(images) else None
+
+    rows = [
+        {"name": row["name"], "what": row["reason"], "detail": row["detail"] or _of(row["duplicate_of"])}
+        | {"uri": picture(row["duplicate_of"])}
+        for row in manifest[manifest["action"] == "dropped"].to_dict("records")
+    ]
+    if "near_duplicates" in run.tables:
+        rows += [
+            {"name": row["copy"], "what": "near duplicate, kept", "detail": _of(row["original"])}
+            | {"uri": picture(row["original"])}
+            for row in run.tables["near_duplicates"].to_dict("records")
+            if row["copy"] in position
+        ]
+    if "quality" in run.tables:
+        rows += [
+            {"name": row["name"], "what": f"{row['doubts']}, kept", "detail": "", "uri": picture(row["name"])}
+            for row in run.tables["quality"].to_dict("records")
+        ]
+    return rows
+
+
+def _of(name: str) -> str:
+    return f"of {name}" if name else ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
