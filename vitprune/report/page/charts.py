@@ -29,10 +29,11 @@ def _spec(chart: Any, height: int = 240) -> Spec:
 
 
 def accuracy_against_time(points: Sequence[Mapping[str, Any]], batch_size: int) -> Spec:
-    """Points with ``name``, ``kind`` (``this run`` or ``experiment``), ``speedup``, ``accuracy`` and ``front``.
+    """Points with ``name``, ``kind``, ``speedup``, ``accuracy`` and ``front``; the legend names the kinds.
 
-    The front joins the pruned models that no other beats in speed and accuracy.
+    The front joins the experiments that no other beats in speed and accuracy.
     """
+    kinds = list(dict.fromkeys(point["kind"] for point in points))
     base = alt.Chart(_data(points)).encode(
         x=alt.X(
             "speedup:Q",
@@ -40,19 +41,18 @@ def accuracy_against_time(points: Sequence[Mapping[str, Any]], batch_size: int) 
             scale=alt.Scale(zero=False, padding=20),
         ),
         y=alt.Y(
-            "accuracy:Q", title="test accuracy", axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False, padding=20)
+            "accuracy:Q", title="test accuracy", axis=alt.Axis(format=".2~%"), scale=alt.Scale(zero=False, padding=20)
         ),
     )
-    front = base.transform_filter("datum.front").mark_line(strokeDash=[4, 3])
-    marks = base.mark_point(filled=True, size=90).encode(
-        shape=alt.Shape("kind:N", title=None),
-        color=alt.Color("kind:N", title=None),
+    marks = base.mark_point(filled=True, size=110, opacity=0.85).encode(
+        shape=alt.Shape("kind:N", sort=kinds, legend=None),
+        color=alt.Color("kind:N", title=None, sort=kinds),
         tooltip=["name:N", alt.Tooltip("speedup:Q", format=".2f"), alt.Tooltip("accuracy:Q", format=".2%")],
     )
-    labels = (
-        base.transform_filter("datum.kind != 'experiment'").mark_text(align="left", dx=9, dy=-9).encode(text="name:N")
-    )
-    return _spec(alt.layer(front, marks, labels), 280)
+    if not any(point["front"] for point in points):
+        return _spec(marks, 280)
+    front = base.transform_filter("datum.front").mark_line(strokeDash=[4, 3], color="#888")
+    return _spec(front + marks, 280)
 
 
 def kept_per_layer(rows: Sequence[Mapping[str, Any]], what: str) -> Spec:
@@ -101,7 +101,7 @@ def epochs(tables: Mapping[str, pd.DataFrame], column: str, title: str, number_f
             x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("value:Q", title=title, axis=alt.Axis(format=number_format), scale=alt.Scale(zero=False)),
             color=alt.Color("which:N", title=None, sort=list(tables)),
-            strokeDash=alt.StrokeDash("which:N", title=None, sort=list(tables)),
+            strokeDash=alt.StrokeDash("which:N", sort=list(tables), legend=None),
             tooltip=["which:N", "epoch:Q", alt.Tooltip("value:Q", format=number_format)],
         )
     )
@@ -138,7 +138,7 @@ def faithfulness(rows: Sequence[Mapping[str, Any]], edges: int) -> Spec:
             x=alt.X("edges:Q", title=f"edges kept, of {edges:,}", scale=alt.Scale(type="symlog", constant=edges / 100)),
             y=alt.Y("recovered:Q", title="recovered share of the KL", scale=alt.Scale(domain=[-0.5, 1], clamp=True)),
             color=alt.Color("method:N", title=None, sort=None),
-            strokeDash=alt.StrokeDash("method:N", title=None, sort=None),
+            strokeDash=alt.StrokeDash("method:N", sort=None, legend=None),
             tooltip=[
                 "method:N",
                 "edges:Q",

@@ -187,15 +187,16 @@ def _cost(run: Run) -> str:
     scores, timing = run.scores, run.timing
     pruned, control = scores[UPGRADED_BASELINE_PRUNED.name], scores[UPGRADED_BASELINE.name]
     images = scores["test_images"]
-    difference = 100 * (pruned["accuracy"] - control["accuracy"])
+    difference = round(100 * (pruned["accuracy"] - control["accuracy"]), 2)
+    compared = f"{abs(difference):.2f} points {'more' if difference > 0 else 'less'}" if difference else "the same"
     speeds = [
-        f"{latency['speedup']:.2f} at batch {size.removeprefix('batch_')}"
+        f"{latency['speedup']:.2f} times at batch {size.removeprefix('batch_')}"
         for size, latency in timing[UPGRADED_BASELINE_PRUNED.name].items()
     ]
     return (
-        f"The pruned model computes as fast as this, the baseline being 1: {_listed(speeds)}. It is right on "
+        f"The pruned model is as many times as fast as the baseline: {_listed(speeds)}. It is right on "
         f"{100 * pruned['accuracy']:.2f} % of {images:,} test images; the control, which was trained for as long "
-        f"without pruning, on {100 * control['accuracy']:.2f} %: a difference of {difference:+.2f} points."
+        f"without pruning, on {100 * control['accuracy']:.2f} %: the pruned model has {compared}."
     )
 
 
@@ -296,7 +297,7 @@ def _time_chart(run: Run) -> charts.Spec:
     experiments = list(run.experiments)
     front = {(point.speedup, point.accuracy) for point in pareto_front(experiments)}
     points = [
-        {"name": model.label, "kind": "this run", "speedup": timing[model.name][size]["speedup"], "front": False}
+        {"name": model.label, "kind": model.label, "speedup": timing[model.name][size]["speedup"], "front": False}
         | {"accuracy": scores[model.name]["accuracy"]}
         for model in MODELS
     ]

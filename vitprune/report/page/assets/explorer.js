@@ -1,7 +1,7 @@
 "use strict";
 /* The picture of a circuit on a canvas: levels as columns, nodes as boxes, the residual stream as a line through them. */
 
-const COLUMN = 150, ROW = 40, HALF_WIDTH = 40, HALF_HEIGHT = 14;
+const COLUMN = 116, ROW = 36, HALF_WIDTH = 31, HALF_HEIGHT = 13;
 const DASHES = {q: [], k: [7, 4], v: [2, 3], "": []};
 const WIDTHS = [0.6, 1.2, 2.2, 3.6];
 const MANY_EDGES = 3000;  // More are not drawn anew for every frame of a drag.
@@ -190,7 +190,7 @@ class Explorer {
     for (const [level] of this.columns) {
       context.fillText(columnName(level, this.graph.levels), level * COLUMN, this.top + ROW * 1.3);
     }
-    context.fillText("residual stream", -HALF_WIDTH - 75, 0);
+    context.fillText("residual stream", 0, HALF_HEIGHT + 12);
   }
 
   paintNode(context, node, colours, used) {
@@ -311,7 +311,7 @@ class Explorer {
 
   fit() {
     const width = this.canvas.clientWidth, height = this.canvas.clientHeight;
-    const left = -HALF_WIDTH - 130, right = (this.graph.levels - 1) * COLUMN + HALF_WIDTH + 20;
+    const left = -HALF_WIDTH - 24, right = (this.graph.levels - 1) * COLUMN + HALF_WIDTH + 20;
     const tall = 2 * (this.top + ROW * 2);
     const k = Math.min(width / (right - left), height / tall, 1.6);
     const transform = d3.zoomIdentity.translate((width - k * (left + right)) / 2, height / 2).scale(k);
@@ -321,7 +321,7 @@ class Explorer {
   /* What is shown, as a picture of its own. */
   svg() {
     const colours = this.colours(), used = this.usedNodes(), end = (this.graph.levels - 1) * COLUMN;
-    const box = [-HALF_WIDTH - 130, -this.top - ROW * 2, end + 2 * HALF_WIDTH + 160, 2 * (this.top + ROW * 2)];
+    const box = [-HALF_WIDTH - 24, -this.top - ROW * 2, end + 2 * HALF_WIDTH + 48, 2 * (this.top + ROW * 2)];
     const escape = (text) => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
     const lines = this.edges.flatMap((edge, index) => {
       if (!this.kept[index]) return [];

@@ -11,7 +11,7 @@ function drawCharts() {
   const axis = {labelColor: colour("text"), titleColor: colour("text"), gridColor: colour("line"), domainColor: colour("soft"),
     tickColor: colour("soft"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal"};
   const config = {background: null, font: "system-ui, sans-serif", axis, view: {stroke: null}, text: {color: colour("text")},
-    legend: {labelColor: colour("text"), titleColor: colour("text"), labelFontSize: 12, orient: "bottom", columns: 3},
+    legend: {labelColor: colour("text"), titleColor: colour("text"), labelFontSize: 12, labelLimit: 300, orient: "bottom", columns: 2},
     range: {category: [colour("q"), colour("k"), colour("v"), colour("other"), "#b07aa1", "#edc948"]}};
   for (const element of document.querySelectorAll("[data-chart]")) {
     const spec = DATA.charts[element.dataset.chart];
