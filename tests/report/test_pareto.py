@@ -1,4 +1,7 @@
+import itertools
+
 import pytest
+from matplotlib.figure import Figure
 
 from vitprune.errors import CheckpointError
 from vitprune.report.pareto import Experiment, draw_pareto, pareto_front, read_experiments, write_pareto
@@ -109,3 +112,36 @@ def test_plot_and_figures_are_written(tmp_path):
     assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "pareto.csv").read_text().splitlines()
     assert lines[1:] == ["c,1.5,0.7,0.9,False", "a,2.0,0.9,0.9,True", "b,3.0,0.8,0.9,True"]
+
+
+def test_a_run_with_a_target_is_not_called_by_its_threshold(tmp_path):
+    path = table(tmp_path, "a,abc,0.8,0.91,2.5,2.0,0.01", "b,def,0.7,0.91,2.6,2.0,0.02", "c,ghi,0.6,0.91,1.5,,0.02")
+    assert [found.name for found in read_experiments(path, 8)] == ["target_speedup=2", "target_speedup=2", "tau=0.02"]
+
+
+def test_what_was_timed_on_another_machine_is_left_out_with_a_word(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "experiments.csv"
+    rows = ["a,abc,0.8,0.91,2.5,2.0,0.01,CPU A", "b,def,0.7,0.91,2.6,3.0,0.01,CPU B", "c,ghi,0.6,0.91,1.5,1.5,0.01,"]
+    path.write_text("\n".join([f"{HEADER},machine", *rows]))
+    assert [found.speedup for found in read_experiments(path, 8)] == [2.5, 1.5]
+    assert "experiments left out: 1 timed on another machine" in caplog.text
+
+
+def test_labels_overlap_neither_each_other_nor_the_frame(tmp_path, monkeypatch):
+    boxes = []
+
+    def keep_boxes(figure, path, **kwargs):
+        (axes,) = figure.axes
+        texts = [text for text in axes.texts if text.get_text()]
+        boxes.extend(text.get_window_extent() for text in texts)
+        assert len(texts) == 8
+        frame = axes.get_window_extent()
+        for box in boxes:
+            assert frame.x0 <= box.x0
+            assert box.x1 <= frame.x1
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", keep_boxes)
+    draw_pareto(tmp_path / "a.png", [experiment(0.9 + 0.001 * n, 2 + 0.04 * n, f"target={n}") for n in range(8)], 8)
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]

@@ -1,5 +1,6 @@
 """``vitprune pareto``: plot accuracy against latency over several experiments."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -27,3 +28,4 @@ def pareto(
         raise CheckpointError(f"{experiments}: no experiment in it is finished; run some with dvc exp run")
     draw_pareto(out, finished, batch_size)
     write_pareto(figures, finished)
+    logging.getLogger(__name__).info("wrote %s and %s: %d experiments", out, figures, len(finished))

@@ -7,10 +7,10 @@ from typing import Any
 from vitprune.evaluation.models import CIRCUIT, UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
 
 
-def headline(scores: dict[str, Any], timing: dict[str, Any]) -> dict[str, dict[str, float]]:
+def headline(scores: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
     """From the scores and timings of an evaluation: the pruned model, its control, its speed-up, and the circuit.
 
-    ``kl`` is KL(baseline ‖ pruned) in nats on the test images.
+    ``kl`` is KL(baseline ‖ pruned) in nats on the test images. ``machine`` says what the speed-ups hold for.
     """
     pruned, control = scores[UPGRADED_BASELINE_PRUNED.name], scores[UPGRADED_BASELINE.name]
     return {
@@ -18,4 +18,5 @@ def headline(scores: dict[str, Any], timing: dict[str, Any]) -> dict[str, dict[s
         "control": {name: control[name] for name in ("accuracy", "balanced_accuracy")},
         "speedup": {size: latency["speedup"] for size, latency in timing[UPGRADED_BASELINE_PRUNED.name].items()},
         "circuit": {"edges_kept": scores[CIRCUIT]["edges_kept"]},
+        "machine": f"{timing['machine']['device']}, {timing['machine']['threads']} threads",
     }

@@ -15,13 +15,17 @@ from matplotlib.ticker import PercentFormatter
 
 from vitprune.errors import CheckpointError
 from vitprune.evaluation.models import UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
-from vitprune.report.drawing import drawn
+from vitprune.report.drawing import drawn, put_labels
 from vitprune.storage import atomic_file
 
 logger = logging.getLogger(__name__)
 
-KNOBS = ("prune.target_speedup", "prune.target_kl", "acdc.tau", "acdc.method", "finetune.epochs", "compute.seed")
+TARGETS = ("prune.target_speedup", "prune.target_kl")
+OF_THE_CIRCUIT = ("acdc.tau", "acdc.method")
+"""Params that decide what is cut if there is no target."""
+KNOBS = (*TARGETS, *OF_THE_CIRCUIT, "finetune.epochs", "compute.seed")
 """Params that name an experiment, where they differ between experiments."""
+EPOCHS = "finetune.epochs"
 FINISHED = ("Success", "-", "")
 """What DVC writes as the state of an experiment that has ended well; commits and the workspace have none."""
 
@@ -30,26 +34,30 @@ FINISHED = ("Success", "-", "")
 class Experiment:
     """The pruned model of one experiment, and the unpruned model that was trained for as long.
 
-    ``accuracy`` is that on the test images, ``speedup`` is relative to the baseline timed beside it.
+    ``accuracy`` is that on the test images, ``speedup`` is relative to the baseline timed beside it. ``epochs`` are
+    those of fine-tuning, None if they are not known.
     """
 
     name: str
     accuracy: float
     speedup: float
     control_accuracy: float
+    epochs: int | None = None
 
 
 def read_experiments(path: Path, batch_size: int) -> list[Experiment]:
     """The finished experiments in a table that ``dvc exp show --csv`` wrote, each of them once.
 
-    A log line says what is left out. Raises CheckpointError if the file is not such a table, or if no experiment in it
-    was finished and timed at ``batch_size``.
+    A log line says what is left out: what has not ended well, and what was timed on another machine or with another
+    number of threads than the first, which in a table of DVC's is the workspace. Raises CheckpointError if the file is
+    not such a table, or if no experiment in it was finished and timed at ``batch_size``.
     """
     table = _read_table(path)
     columns = _figure_columns(path, table, batch_size)
     for column in columns.values():
         table[column] = pd.to_numeric(table[column], errors="coerce")
     reasons = [_reason_to_leave_out(row, columns) for _, row in table.iterrows()]
+    _leave_out_other_machines(table, reasons)
     left_out = Counter(filter(None, reasons))
     if left_out:
         counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
@@ -64,7 +72,9 @@ def read_experiments(path: Path, batch_size: int) -> list[Experiment]:
     named = named.drop_duplicates(subset=[*columns.values(), *knobs])
     experiments = {
         index: Experiment(
-            name=_name(row, different, number), **{name: float(row[column]) for name, column in columns.items()}
+            name=_name(row, different, number),
+            epochs=int(row[EPOCHS]) if EPOCHS in row and pd.notna(row[EPOCHS]) else None,
+            **{name: float(row[column]) for name, column in columns.items()},
         )
         for number, (index, row) in enumerate(named.iterrows(), start=1)
     }
@@ -114,6 +124,17 @@ def _reason_to_leave_out(row: pd.Series, columns: dict[str, str]) -> str | None:
     return None
 
 
+def _leave_out_other_machines(table: pd.DataFrame, reasons: list[str | None]) -> None:
+    """Add reasons for experiments that were timed elsewhere than the first of those that are left."""
+    column = _column(table, "machine")
+    if column is None:
+        return
+    first = next((machine for machine, reason in zip(table[column], reasons, strict=True) if reason is None), None)
+    for number, machine in enumerate(table[column]):
+        if reasons[number] is None and pd.notna(machine) and pd.notna(first) and machine != first:
+            reasons[number] = "timed on another machine"
+
+
 def pareto_front(experiments: Sequence[Experiment]) -> list[Experiment]:
     """Those that no other beats in speed and accuracy, from slow to fast."""
     front: list[Experiment] = []
@@ -138,25 +159,26 @@ def draw_pareto(path: Path, experiments: Sequence[Experiment], batch_size: int) 
     """Draw the experiments, their front, and the unpruned models that were trained for as long, as a PNG."""
     with drawn(path, (7, 4.5)) as figure:
         axes = figure.subplots()
-        controls = sorted({experiment.control_accuracy for experiment in experiments})
-        axes.plot([1] * len(controls), controls, "s", color="black", label="baseline, trained for as long")
+        controls = sorted({(experiment.control_accuracy, experiment.epochs or 0) for experiment in experiments})
+        budgets = {epochs for _, epochs in controls}
+        axes.plot([1] * len(controls), [accuracy for accuracy, _ in controls], "s", color="black", label="control")
         axes.plot(*_points(experiments), "o", label="pruned")
-        axes.plot(*_points(pareto_front(experiments)), linewidth=1, color="C0")
-        for experiment in experiments:
-            axes.annotate(
-                f"{experiment.name}\n{experiment.speedup:.2f}×",
-                (1 / experiment.speedup, experiment.accuracy),
-                textcoords="offset points",
-                xytext=(6, -4),
-                va="top",
-                fontsize=8,
-            )
-        axes.set_xlim(left=0)
-        axes.margins(y=0.2)
+        axes.plot(*_points(pareto_front(experiments)), linewidth=1, color="C0", label="front")
+        axes.set_xlim(0, 1.15)
+        axes.margins(y=0.25)
+        figure.draw_without_rendering()
+        labels = [
+            (f"{experiment.name}\n{experiment.speedup:.2f}×", 1 / experiment.speedup, experiment.accuracy)
+            for experiment in experiments
+        ]
+        if len(budgets) > 1:
+            labels += [(f"{epochs} epochs", 1.0, accuracy) for accuracy, epochs in controls]
+        put_labels(axes, labels)
         axes.set(xlabel=f"time of a batch of {batch_size}, relative to the baseline", ylabel="test accuracy")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, loc="lower right")
+        axes.set_title("Pruned models and their controls: the baseline, fine-tuned for as long", fontsize=10)
+        figure.legend(frameon=False, loc="outside lower center", ncols=3)
 
 
 def _points(experiments: Sequence[Experiment]) -> tuple[list[float], list[float]]:
@@ -169,7 +191,12 @@ def _column(table: pd.DataFrame, key: str) -> str | None:
 
 
 def _name(row: pd.Series, knobs: list[str], number: int) -> str:
-    """The params in which an experiment differs, or else what DVC calls it, or else its number in the table."""
+    """The params in which an experiment differs, or else what DVC calls it, or else its number in the table.
+
+    What decides about the circuit says nothing of a model that was pruned to a target.
+    """
+    if any(pd.notna(row.get(target)) for target in TARGETS):
+        knobs = [knob for knob in knobs if knob not in OF_THE_CIRCUIT]
     settings = [
         f"{knob.partition('.')[2]}={value if isinstance(value, str) else f'{value:g}'}"
         for knob in knobs
