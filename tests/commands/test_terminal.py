@@ -1,37 +1,21 @@
-"""What is shown where there is no terminal, as under ``dvc repro > log`` or in a batch job."""
+"""What is said on the terminal."""
 
+import contextlib
+import json
 import logging
+import shutil
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.run_command import assert_one_sentence, run_command
+from vitprune import cli
 from vitprune.commands import terminal
-from vitprune.commands.terminal import progress, training_progress
 
-
-@pytest.fixture
-def lines(caplog):
-    caplog.set_level(logging.INFO, logger="vitprune")
-    return lambda: [record.getMessage() for record in caplog.records]
-
-
-def test_a_long_epoch_shows_its_steps_now_and_then(lines, monkeypatch):
-    clock = iter(range(0, 1000, 25))
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(clock)))
-    with training_progress("train") as training:
-        for done in range(1, 10):
-            training.on_step(done, 40)
-    # Looked at every 25 seconds, and once more for each line.
-    assert lines() == ["train: 3 of 40 steps", "train: 6 of 40 steps", "train: 9 of 40 steps"]
-
-
-def test_a_short_run_shows_no_steps(lines):
-    with training_progress("train") as training, progress("score") as on_progress:
-        for done in range(1, 10):
-            training.on_step(done, 9)
-            on_progress(done, 9)
-    assert lines() == []
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.fault("memory runs out, of a CPU or a GPU", "the params that bound it are named")
@@ -51,3 +35,34 @@ def test_running_out_of_memory_names_the_params_that_bound_it(capsys, use):
     assert message.count("\n") == 1
     for name in ("acdc.batch_size", "prune.batch_size", "evaluate.batch_size"):
         assert name in message
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    assert run_command("--version", folder=tmp_path).stdout == f"vitprune {version('vitprune')}\n"
+
+
+def test_tables_are_json_on_request(tmp_path, monkeypatch):
+    monkeypatch.setenv(terminal.AS_JSON, "1")
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    rows = json.loads(run_command("table", folder=tmp_path).stdout)["rows"]
+    assert rows[0]["model"] == "baseline"
+    assert len(rows) == 6
+
+
+def test_quiet_leaves_warnings_and_errors_alone(tmp_path, monkeypatch):
+    for arguments, level in ((("--quiet",), "WARNING"), ((), "INFO")):
+        monkeypatch.delenv(terminal.QUIET, raising=False)
+        levels = []
+        monkeypatch.setattr(cli, "report_errors", lambda levels=levels: watched(levels))
+        assert_one_sentence(run_command(*arguments, "table", folder=tmp_path), "no such file")
+        assert levels == [level]
+
+
+@contextlib.contextmanager
+def watched(levels):
+    """The level of the log when a command has run."""
+    with terminal.report_errors():
+        try:
+            yield
+        finally:
+            levels.append(logging.getLevelName(logging.getLogger("vitprune").level))

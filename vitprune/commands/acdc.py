@@ -1,5 +1,6 @@
 """``vitprune acdc``: the circuit of a trained model."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def acdc(
 ) -> None:
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
     from vitprune.commands.inputs import load_for, open_data, open_params
-    from vitprune.commands.terminal import search_progress
+    from vitprune.commands.progress import search_progress
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
     from vitprune.recipes.acdc import find_circuit
@@ -52,3 +53,11 @@ def acdc(
     write_json(timing, found.timing)
     # Everything is saved: there is nothing left to resume.
     journal.unlink(missing_ok=True)
+    kept, val = found.metrics, found.metrics["val"]
+    logging.getLogger(__name__).info(
+        "the circuit keeps %d of %d edges, %d of %d heads and %d of %d MLP groups; on validation images it is right on "
+        "%.2f %%, the baseline on %.2f %%",
+        *(kept[what][count] for what in ("edges", "heads", "mlp_groups") for count in ("kept", "total")),
+        100 * val["circuit"]["accuracy"],
+        100 * val["baseline"]["accuracy"],
+    )

@@ -1,5 +1,6 @@
 """``vitprune download``: a source of images, kept as it came."""
 
+import logging
 from pathlib import Path
 
 from vitprune.commands.options import OutFolder, ParamsFile
@@ -7,7 +8,7 @@ from vitprune.commands.options import OutFolder, ParamsFile
 
 def download(params: ParamsFile = Path("params.yaml"), out: OutFolder = Path("data/raw")) -> None:
     """Fetch the images that params.yaml names under data, and write down what came."""
-    from vitprune.commands.terminal import progress
+    from vitprune.commands.progress import progress
     from vitprune.data.download.fetch import check_path, fetch
     from vitprune.params import load_params
     from vitprune.storage import atomic_folder, check_targets
@@ -16,5 +17,7 @@ def download(params: ParamsFile = Path("params.yaml"), out: OutFolder = Path("da
     data = options.data
     check_path(data, out)
     check_targets(folders=[out])
-    with atomic_folder(out) as partial, progress(f"download {data.source}") as on_progress:
+    with atomic_folder(out) as partial, progress(f"download {data.source}", "bytes") as on_progress:
         fetch(data, partial, on_progress, options.clean.archive_limits)
+    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    logging.getLogger(__name__).info("%s: %.1f MB are in %s", data.source, sum(sizes) / 1e6, out)

@@ -37,7 +37,7 @@ def finetune(
 ) -> None:
     """Train the pruned model and, as the control, the baseline for the same number of epochs."""
     from vitprune.commands.inputs import load_for, open_data, open_params
-    from vitprune.commands.terminal import speed_progress, training_progress
+    from vitprune.commands.progress import log_training, speed_progress, training_progress
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
     from vitprune.pruning.measurements import Measurements
@@ -80,3 +80,5 @@ def finetune(
     # Everything is saved: there is nothing left to resume.
     for left in recovery.leftovers():
         remove(left)
+    for name, model in done.models.items():
+        log_training(f"{name}, fine-tuned", model.result)

@@ -1,5 +1,6 @@
 """``vitprune prune``: the compact model that a circuit needs, or that meets a target of speed or KL."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def prune(
     """Cut heads, neurons and sublayers out of the weights: what the circuit does not need, or down to a target."""
     from vitprune.circuit import Circuit
     from vitprune.commands.inputs import load_for, open_data, open_params
-    from vitprune.commands.terminal import speed_progress
+    from vitprune.commands.progress import speed_progress
     from vitprune.core.compute.device import pick_device
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
@@ -69,3 +70,11 @@ def prune(
     write_moves(trace, pruned.trace)
     write_json(metrics, pruned.metrics)
     pruned.measurements.write(latency)
+    left, speed = pruned.metrics, pruned.metrics.get("measured_speedup")
+    logging.getLogger(__name__).info(
+        "the pruned model keeps %d of %d heads and %d of %d neurons%s; before fine-tuning, it is right on %.2f %% of "
+        "the validation images",
+        *(left[what][count] for what in ("heads", "neurons") for count in ("kept", "total")),
+        "" if speed is None else f" and is {speed:.2f} times as fast as the baseline",
+        100 * left["val"]["accuracy"],
+    )

@@ -1,5 +1,6 @@
 """``vitprune report``: the page that shows a run and recomputes it, and pictures of the circuit and of what is left."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -78,3 +79,4 @@ def report(
             experiments=others,
         ),
     )
+    logging.getLogger(__name__).info("wrote %s, %.1f MB; open it in a browser", out, out.stat().st_size / 1e6)

@@ -1,19 +1,18 @@
-"""What a person sees while a command runs: log lines, progress bars, and one sentence when it fails."""
+"""What a person sees of a command: log lines, tables, and one sentence when it fails."""
 
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -22,20 +21,16 @@ from vitprune.data.raw.names import escaped
 from vitprune.errors import VitpruneError
 
 if TYPE_CHECKING:
-    from vitprune.circuit.engine.phase import SearchProgress
     from vitprune.evaluation.table import Table
-    from vitprune.pruning.search import SpeedProgress
-    from vitprune.training.fit import TrainingProgress
-    from vitprune.training.history import EpochRecord
 
 stderr = Console(stderr=True)
 # Where there is no terminal, rich would squeeze a table into 80 columns.
 console = Console(width=None if sys.stdout.isatty() else 110)
 
-SECONDS_BETWEEN_LINES = 10.0
-"""Without a terminal, progress is a line every so often instead of a bar."""
-SECONDS_BETWEEN_TRAINING_LINES = 60.0
-"""Longer in training, where each epoch has a line too."""
+QUIET = "VITPRUNE_QUIET"
+"""The environment variable that, set to anything, leaves warnings and errors alone on stderr."""
+AS_JSON = "VITPRUNE_JSON"
+"""The environment variable that, set to anything, makes tables on stdout JSON."""
 
 
 def set_up_logging() -> None:
@@ -52,13 +47,18 @@ def set_up_logging() -> None:
     else:
         handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(lambda _: _speaks())
+    handler.addFilter(lambda _: speaks())
     logger = logging.getLogger("vitprune")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if is_quiet() else logging.INFO)
 
 
-def _speaks() -> bool:
+def is_quiet() -> bool:
+    """Whether the user wants to hear of nothing but trouble."""
+    return QUIET in os.environ
+
+
+def speaks() -> bool:
     """Whether this process talks to the user: of several ranks, the first does."""
     # Not imported for this question: torch comes with it, and costs every command two seconds.
     distributed = sys.modules.get("vitprune.core.compute.distributed")
@@ -110,142 +110,16 @@ def _complain(message: str) -> None:
         sys.stderr.flush()
 
 
-def _due(seconds: float = SECONDS_BETWEEN_LINES) -> Callable[[], bool]:
-    """A function that is true when it is time for another line."""
-    last_line = time.monotonic()
-
-    def is_due() -> bool:
-        nonlocal last_line
-        if time.monotonic() - last_line < seconds:
-            return False
-        last_line = time.monotonic()
-        return True
-
-    return is_due
-
-
-@contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback ``(done, total)`` that draws a bar on a terminal and writes a line now and then elsewhere."""
-    if stderr.is_terminal and _speaks():
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=stderr, transient=True) as bar:
-            task = bar.add_task(description, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-
-    is_due = _due()
-
-    def line(done: int, total: int) -> None:
-        if is_due():
-            logging.getLogger(__name__).info("%s: %d of %d", description, done, total)
-
-    yield line
-
-
-@contextmanager
-def search_progress(description: str) -> Iterator[Callable[[SearchProgress], None]]:
-    """Yield a callback that shows how far a search is: decided, removed, its metric, and the time left."""
-    logger = logging.getLogger(__name__)
-    if stderr.is_terminal and _speaks():
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}", markup=False),
-        )
-        with Progress(*columns, console=stderr, transient=True) as bar:
-            task = bar.add_task(description, total=None, state="")
-            yield lambda now: bar.update(task, completed=now.decided, total=now.total, state=_state(now))
-        return
-
-    is_due = _due()
-
-    def line(now: SearchProgress) -> None:
-        if is_due():
-            logger.info("%s: %d of %d decided, %s", description, now.decided, now.total, _state(now))
-
-    yield line
-
-
-@contextmanager
-def speed_progress(description: str) -> Iterator[Callable[[SpeedProgress], None]]:
-    """Yield a callback that shows how fast a model should be by now, and what that costs."""
-
-    def state(now: SpeedProgress) -> str:
-        return f"{now.tried} tries, {now.whole_milliseconds / now.milliseconds:.2f} times as fast, KL {now.kl:.5f}"
-
-    if stderr.is_terminal and _speaks():
-        columns = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[state]}", markup=False))
-        with Progress(*columns, console=stderr, transient=True) as bar:
-            task = bar.add_task(description, total=None, state="")
-            yield lambda now: bar.update(task, state=state(now))
-        return
-
-    is_due = _due()
-
-    def line(now: SpeedProgress) -> None:
-        if is_due():
-            logging.getLogger(__name__).info("%s: %s", description, state(now))
-
-    yield line
-
-
-def _state(now: SearchProgress) -> str:
-    minutes, seconds = divmod(round(now.seconds_left), 60)
-    return f"{now.removed} removed, metric {now.damage:.5f}, about {minutes}:{seconds:02d} left"
-
-
-@contextmanager
-def training_progress(description: str) -> Iterator[TrainingProgress]:
-    """Yield the callbacks of a training: a bar on a terminal, lines elsewhere."""
-    from vitprune.training.fit import TrainingProgress
-
-    logger = logging.getLogger(__name__)
-    if not (stderr.is_terminal and _speaks()):
-        is_due = _due(SECONDS_BETWEEN_TRAINING_LINES)
-
-        def step(done: int, total: int) -> None:
-            if is_due():
-                logger.info("%s: %d of %d steps", description, done, total)
-
-        yield TrainingProgress(on_epoch=lambda record: logger.info("%s: %s", description, _epoch(record)), on_step=step)
-        return
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[epoch]}", markup=False),
-    )
-    with Progress(*columns, console=stderr, transient=True) as bar:
-        task = bar.add_task(description, total=None, epoch="")
-        yield TrainingProgress(
-            on_epoch=lambda record: bar.update(task, epoch=_epoch(record)),
-            on_step=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-
-
-def _epoch(record: EpochRecord) -> str:
-    return (
-        f"epoch {record.epoch}, loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, accuracy "
-        f"{100 * record.val_accuracy:.2f} %, learning rate {record.learning_rate:.2g}, "
-        f"{record.images_per_second:.0f} images/s"
-    )
-
-
 def show_table(table: Table, *, is_wide: bool = False) -> None:
     """Print a table with its caption on stdout; one that is wide with a column for each of its rows."""
+    if AS_JSON in os.environ:
+        rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]
+        sys.stdout.write(json.dumps({"rows": rows, "caption": table.caption}, ensure_ascii=False, indent=2) + "\n")
+        return
     # Five columns fit a terminal, fourteen would not.
-    rows = list(zip(table.headers, *table.rows, strict=True)) if is_wide else [table.headers, *table.rows]
+    lines = list(zip(table.headers, *table.rows, strict=True)) if is_wide else [table.headers, *table.rows]
     # As text, because rich would take brackets in names for markup.
-    headers, *others = [[Text(escaped(cell)) for cell in row] for row in rows]
+    headers, *others = [[Text(escaped(cell)) for cell in row] for row in lines]
     drawn = RichTable(caption=Text(table.caption) if table.caption else None, caption_justify="left")
     for number, header in enumerate(headers):
         drawn.add_column(header, justify="right" if number else "left")

@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Train the baseline; keep the weights that are best on the validation images."""
     from vitprune.commands.inputs import open_data, open_params
-    from vitprune.commands.terminal import training_progress
+    from vitprune.commands.progress import log_training, training_progress
     from vitprune.commands.unwatched import write_unwatched
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import load_model, write_model
@@ -70,3 +70,4 @@ def train(
     draw_augmented(augmented, images, targets, packed.class_names)
     # Everything is saved: there is nothing left to resume.
     state.unlink(missing_ok=True)
+    log_training("baseline", done.result)

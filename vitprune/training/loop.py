@@ -204,15 +204,7 @@ class _Run:
             self._save()
         steps.model.load_state_dict(progress.best_weights)
         steps.model.eval()
-        result = progress.result()
-        logger.info(
-            "trained %d epochs; best on validation: epoch %d, accuracy %.2f %%, loss %.4f",
-            epochs,
-            result.best_epoch,
-            100 * result.best.accuracy,
-            result.best.loss,
-        )
-        return result
+        return progress.result()
 
     def _after_step(self) -> None:
         if self.on_step is not None:
