@@ -38,19 +38,28 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[webdriver.Chrome]:
-    """Chromium without a window."""
+def start_browser() -> webdriver.Chrome | None:
+    """Chromium without a window; None if it is not installed."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
-        pytest.skip("needs Chromium and its chromedriver (Debian's chromium and chromium-driver)")
+        return None
     options = webdriver.ChromeOptions()
     options.binary_location = program
     for argument in ARGUMENTS:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     started = webdriver.Chrome(options=options, service=Service(driver))
+    started.set_window_size(1280, 900)
+    return started
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    """A browser for all tests of a process."""
+    started = start_browser()
+    if started is None:
+        pytest.skip("needs Chromium and its chromedriver (Debian's chromium-driver)")
     yield started
     started.quit()
 

@@ -4,7 +4,8 @@
 const COLUMN = 116, ROW = 36, HALF_WIDTH = 31, HALF_HEIGHT = 13;
 const DASHES = {q: [], k: [7, 4], v: [2, 3], "": []};
 const WIDTHS = [0.6, 1.2, 2.2, 3.6];
-const MANY_EDGES = 3000;  // More are not drawn anew for every frame of a drag.
+const MOVED_AS_PICTURE = 200;  // More edges are not drawn anew for every frame of a drag.
+const MANY_EDGES = 3000;  // Of more, paths are shown for the chosen box and not under the pointer.
 const PORT_SHIFT = {q: -7, k: 0, v: 7, "": 0};
 
 class Explorer {
@@ -153,7 +154,7 @@ class Explorer {
     const {k, x, y} = this.transform;
     context.setTransform(k * ratio, 0, 0, k * ratio, x * ratio, y * ratio);
     this.paintAll(context);
-    if (this.edges.length > MANY_EDGES) {
+    if (this.edges.length > MOVED_AS_PICTURE) {
       const image = document.createElement("canvas");
       image.width = canvas.width;
       image.height = canvas.height;
@@ -233,7 +234,7 @@ class Explorer {
   listen() {
     const canvas = this.canvas;
     this.zoom = d3.zoom().scaleExtent([0.05, 6])
-      .on("start", () => { this.dragging = this.edges.length > MANY_EDGES; })
+      .on("start", () => { this.dragging = this.edges.length > MOVED_AS_PICTURE; })
       .on("zoom", (event) => {
         this.transform = event.transform;
         this.draw();
