@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install repro table readme check format test test-fast test-faults fuzz reliability audit lock clean
+.PHONY: install repro table readme experiments compare check format test test-fast test-faults fuzz reliability audit lock clean
 
 TABLE := python -m vitprune table --metrics metrics/evaluate.json --timing metrics/timing.json
 
@@ -28,6 +28,15 @@ table: $(INSTALLED)  ## print the table of the last run
 
 readme: $(INSTALLED)  ## put the table of the last run into the README
 	$(TABLE) --fill README.md
+
+experiments: $(INSTALLED)  ## prune to three other speeds, as experiments of DVC
+	dvc exp run --queue -S prune.target_speedup=1.5,2,3
+	dvc exp run --run-all
+
+compare: $(INSTALLED)  ## print and draw all experiments there are: plots/pareto.png, reports/experiments.html
+	dvc exp show --csv --no-pager > experiments.csv
+	python -m vitprune pareto experiments.csv
+	python -m vitprune report --experiments experiments.csv --out reports/experiments.html
 
 check: $(INSTALLED)  ## lint, formatting and types
 	ruff check .

@@ -4,7 +4,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from vitprune.errors import CheckpointError
-from vitprune.report.pareto import Experiment, draw_pareto, pareto_front, read_experiments, write_pareto
+from vitprune.report.pareto import (
+    Experiment,
+    draw_pareto,
+    experiments_table,
+    pareto_front,
+    read_experiments,
+    write_pareto,
+)
 
 HEADER = (
     "Experiment,rev,metrics/summary.json:pruned.accuracy,control.accuracy,speedup.batch_8,prune.target_speedup,acdc.tau"
@@ -103,6 +110,12 @@ def test_what_is_not_a_table_is_refused(tmp_path, content):
 def test_the_front_has_what_nothing_beats_in_both():
     slow, good, beaten, fast = (experiment(*figures) for figures in ((0.95, 1.0), (0.93, 2.0), (0.92, 1.9), (0.8, 3.0)))
     assert pareto_front([beaten, fast, slow, good]) == [slow, good, fast]
+
+
+def test_the_table_goes_from_slow_to_fast_and_marks_the_front():
+    table = experiments_table([experiment(0.8, 3.0, "b"), experiment(0.7, 1.5, "c"), experiment(0.9, 2.0, "a")], 8)
+    assert table.rows[0] == ("c", "1.50×", "70.00 %", "90.00 %")
+    assert [row[0] for row in table.rows] == ["c", "a *", "b *"]
 
 
 def test_plot_and_figures_are_written(tmp_path):

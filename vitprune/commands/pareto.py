@@ -15,8 +15,9 @@ def pareto(
     batch_size: Annotated[int, typer.Option(min=1, help="One of evaluate.timing_batch_sizes.")] = 128,
 ) -> None:
     """Draw test accuracy against inference time, one point for each experiment, beside the unpruned baseline."""
+    from vitprune.commands.terminal import show_table
     from vitprune.errors import CheckpointError, StorageError
-    from vitprune.report.pareto import draw_pareto, read_experiments, write_pareto
+    from vitprune.report.pareto import draw_pareto, experiments_table, read_experiments, write_pareto
     from vitprune.storage import check_targets
 
     figures = out.with_suffix(".csv")
@@ -28,4 +29,5 @@ def pareto(
         raise CheckpointError(f"{experiments}: no experiment in it is finished; run some with dvc exp run")
     draw_pareto(out, finished, batch_size)
     write_pareto(figures, finished)
-    logging.getLogger(__name__).info("wrote %s and %s: %d experiments", out, figures, len(finished))
+    show_table(experiments_table(finished, batch_size))
+    logging.getLogger(__name__).info("wrote %s and %s", out, figures)

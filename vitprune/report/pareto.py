@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from vitprune.errors import CheckpointError
 from vitprune.evaluation.models import UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
+from vitprune.evaluation.table import Table
 from vitprune.report.drawing import drawn, put_labels
 from vitprune.storage import atomic_file
 
@@ -153,6 +154,25 @@ def write_pareto(path: Path, experiments: Sequence[Experiment]) -> None:
         for experiment in sorted(experiments, key=lambda experiment: experiment.speedup):
             figures = [experiment.speedup, experiment.accuracy, experiment.control_accuracy]
             writer.writerow([experiment.name, *figures, experiment in front])
+
+
+def experiments_table(experiments: Sequence[Experiment], batch_size: int) -> Table:
+    """A row for each experiment, from slow to fast; a star for those that no other beats in speed and accuracy."""
+    front = pareto_front(experiments)
+    rows = [
+        (
+            f"{experiment.name}{' *' if experiment in front else ''}",
+            f"{experiment.speedup:.2f}×",
+            f"{100 * experiment.accuracy:.2f} %",
+            f"{100 * experiment.control_accuracy:.2f} %",
+        )
+        for experiment in sorted(experiments, key=lambda experiment: experiment.speedup)
+    ]
+    return Table(
+        headers=("experiment", f"speed-up, batch {batch_size}", "accuracy", "of its control"),
+        rows=tuple(rows),
+        caption="*: none is faster and at least as accurate. Control: the baseline, fine-tuned for as long.",
+    )
 
 
 def draw_pareto(path: Path, experiments: Sequence[Experiment], batch_size: int) -> None:
