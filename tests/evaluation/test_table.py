@@ -6,12 +6,12 @@ import pytest
 
 from vitprune.errors import DataError
 from vitprune.evaluation.models import MODELS
-from vitprune.evaluation.table import model_table
+from vitprune.evaluation.table import model_table, short_table
 from vitprune.report.markdown import fill, to_markdown
 
 
 @pytest.fixture
-def table():
+def figures():
     scores = {
         model.name: {
             "loss": 0.5,
@@ -28,7 +28,12 @@ def table():
     timing = {model.name: {"batch_8": latency, "batch_128": latency} for model in MODELS}
     timing["loader"] = {"batch_8": {"median_ms": 0.5}, "batch_128": {"median_ms": 0.7}}
     timing |= {"machine": {"device": "a CPU", "threads": 2, "torch": "2.15"}, "rounds": 50, "dtype": "float32"}
-    return model_table(scores, timing)
+    return scores, timing
+
+
+@pytest.fixture
+def table(figures):
+    return model_table(*figures)
 
 
 def test_the_table_has_a_row_for_each_model_and_for_the_circuit(table):
@@ -44,6 +49,18 @@ def test_the_table_has_a_row_for_each_model_and_for_the_circuit(table):
     assert table.rows[0][1:] == (
         "0.5000", "97.50 %", "1,234,567", "2.50 M", "0.90 MB", "4.00 ms", "4.00 ms", "1.50×", "1.50×",
     )  # fmt: skip
+
+
+def test_the_short_table_has_what_is_looked_at_first(figures):
+    table = short_table(*figures)
+    assert table.headers == ("model", "test loss", "accuracy", "size", "batch 8", "batch 128")
+    assert table.rows[0] == ("baseline", "0.5000", "97.50 %", "0.90 MB", *["4.00 ms (1.50×)"] * 2)
+    assert table.rows[1] == ("circuit of 7 of 100 edges, masked", "0.7000", "90.00 %", "–", "–", "–")
+    assert "Fetching" not in table.caption
+    only = {name: value for name, value in figures[1].items()}
+    for model in MODELS:
+        only[model.name] = {"batch_8": only[model.name]["batch_8"]}
+    assert short_table(figures[0], only).headers[4:] == ("batch 8",)
 
 
 def test_fetching_a_batch_has_a_row_of_its_own(table):
@@ -89,4 +106,4 @@ def committed(path):
 
 def test_the_committed_readme_shows_the_figures_of_the_committed_metrics():
     scores, timing = (json.loads(committed(f"metrics/{name}.json")) for name in ("evaluate", "timing"))
-    assert to_markdown(model_table(scores, timing)) in committed("README.md")
+    assert to_markdown(short_table(scores, timing)) in committed("README.md")

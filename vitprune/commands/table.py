@@ -15,16 +15,17 @@ def table(
     ),
     fill: Annotated[
         Path | None,
-        typer.Option(help="Markdown file to put the table into, between its results marks."),
+        typer.Option(help="Markdown file to put the most important columns into, between its results marks."),
     ] = None,
 ) -> None:
     """Print the table of models, or put it into a Markdown file."""
     from vitprune.commands.results import open_results
     from vitprune.commands.terminal import show_table
+    from vitprune.evaluation.table import short_table
     from vitprune.report.markdown import fill as fill_marks
     from vitprune.report.markdown import to_markdown
 
-    _, _, results = open_results(metrics, timing)
+    scores, times, results = open_results(metrics, timing)
     show_table(results, is_wide=True)
     if fill is not None:
-        fill_marks(fill, "results", to_markdown(results))
+        fill_marks(fill, "results", to_markdown(short_table(scores, times)))

@@ -32,7 +32,7 @@ def model_table(scores: dict[str, Any], timing: dict[str, Any]) -> Table:
         row += [f"{latency['median_ms']:.2f} ms" for latency in times]
         row += [f"{latency['speedup']:.2f}×" for latency in times]
         rows.append(tuple(row))
-    circuit = [f"circuit of {scores[CIRCUIT]['edges_kept']:,} of {scores[CIRCUIT]['edges']:,} edges, masked"]
+    circuit = [_circuit_label(scores)]
     circuit += _score_cells(scores[CIRCUIT], with_top5)
     rows.insert(1, tuple(circuit + ["–"] * (len(headers) - len(circuit))))
     loading = [f"{timing['loader'][f'batch_{size}']['median_ms']:.2f} ms" for size in batch_sizes]
@@ -41,15 +41,43 @@ def model_table(scores: dict[str, Any], timing: dict[str, Any]) -> Table:
     return Table(headers=tuple(headers), rows=tuple(rows), caption=_caption(scores, timing))
 
 
-def _caption(scores: dict[str, Any], timing: dict[str, Any]) -> str:
+def short_table(scores: dict[str, Any], timing: dict[str, Any]) -> Table:
+    """The columns of the table of models that are looked at first, for the smallest and the largest batch."""
+    sizes = sorted(int(key.removeprefix("batch_")) for key in timing[BASELINE.name])
+    ends = list(dict.fromkeys((sizes[0], sizes[-1])))
+    headers = ("model", "test loss", "accuracy", "size", *(f"batch {size}" for size in ends))
+    rows = [
+        (
+            model.label,
+            *_score_cells(scores[model.name], with_top5=False),
+            f"{scores[model.name]['bytes'] / 1e6:.2f} MB",
+            *(
+                f"{latency['median_ms']:.2f} ms ({latency['speedup']:.2f}×)"
+                for size in ends
+                for latency in [timing[model.name][f"batch_{size}"]]
+            ),
+        )
+        for model in MODELS
+    ]
+    circuit = [_circuit_label(scores), *_score_cells(scores[CIRCUIT], with_top5=False), *["–"] * (1 + len(ends))]
+    rows.insert(1, tuple(circuit))
+    return Table(headers=headers, rows=tuple(rows), caption=_caption(scores, timing, with_loader=False))
+
+
+def _circuit_label(scores: dict[str, Any]) -> str:
+    return f"circuit of {scores[CIRCUIT]['edges_kept']:,} of {scores[CIRCUIT]['edges']:,} edges, masked"
+
+
+def _caption(scores: dict[str, Any], timing: dict[str, Any], *, with_loader: bool = True) -> str:
     machine, images = timing["machine"], scores["test_images"]
+    loader = "Fetching and normalising a batch has a row of its own. " if with_loader else ""
     return (
         f"{scores['dataset']}: {images:,} test images (one is {100 / images:.2f} points; the largest class has "
         f"{100 * scores['largest_class_share']:.1f} %), seed {scores['seed']}. "
         f"Time: median of {timing['rounds']} interleaved forward passes in {timing['dtype']} on {machine['device']}, "
         f"{machine['threads']} threads, PyTorch {machine['torch']}, eager, input preloaded. "
-        "Speed-up: median over the rounds of the ratio to the baseline. Fetching and normalising a batch has a row of "
-        "its own. Upgraded: fine-tuned for as many epochs as the pruned model."
+        f"Speed-up: median over the rounds of the ratio to the baseline. {loader}Upgraded: fine-tuned for as many "
+        "epochs as the pruned model."
     )
 
 
