@@ -57,7 +57,7 @@ def test_the_short_table_has_what_is_looked_at_first(figures):
     assert table.rows[0] == ("baseline", "0.5000", "97.50 %", "0.90 MB", *["4.00 ms (1.50×)"] * 2)
     assert table.rows[1] == ("circuit of 7 of 100 edges, masked", "0.7000", "90.00 %", "–", "–", "–")
     assert "Fetching" not in table.caption
-    only = {name: value for name, value in figures[1].items()}
+    only = dict(figures[1])
     for model in MODELS:
         only[model.name] = {"batch_8": only[model.name]["batch_8"]}
     assert short_table(figures[0], only).headers[4:] == ("batch 8",)
@@ -70,7 +70,7 @@ def test_fetching_a_batch_has_a_row_of_its_own(table):
 def test_the_caption_says_on_what_the_figures_were_taken(table):
     for part in (
         "digits",
-        "500 test images (one is 0.20 points; the largest class has 12.5 %)",
+        "500 test images (one is 0.20 points; the largest class has 12.5 % of them)",
         "seed 3",
         "50 interleaved",
         "a CPU",

@@ -73,11 +73,11 @@ def _caption(scores: dict[str, Any], timing: dict[str, Any], *, with_loader: boo
     loader = "Fetching and normalising a batch has a row of its own. " if with_loader else ""
     return (
         f"{scores['dataset']}: {images:,} test images (one is {100 / images:.2f} points; the largest class has "
-        f"{100 * scores['largest_class_share']:.1f} %), seed {scores['seed']}. "
+        f"{100 * scores['largest_class_share']:.1f} % of them), seed {scores['seed']}. "
         f"Time: median of {timing['rounds']} interleaved forward passes in {timing['dtype']} on {machine['device']}, "
         f"{machine['threads']} threads, PyTorch {machine['torch']}, eager, input preloaded. "
-        f"Speed-up: median over the rounds of the ratio to the baseline. {loader}Upgraded: fine-tuned for as many "
-        "epochs as the pruned model."
+        f"Speed-up: median over the rounds of the ratio to the baseline. {loader}Upgraded: fine-tuned, both for "
+        "as many epochs; the upgraded baseline is the control of the pruned one."
     )
 
 

@@ -183,7 +183,8 @@ def draw_pareto(path: Path, experiments: Sequence[Experiment], batch_size: int) 
         budgets = {epochs for _, epochs in controls}
         axes.plot([1] * len(controls), [accuracy for accuracy, _ in controls], "s", color="black", label="control")
         axes.plot(*_points(experiments), "o", label="pruned")
-        axes.plot(*_points(pareto_front(experiments)), linewidth=1, color="C0", label="front")
+        front = pareto_front(experiments)
+        axes.plot(*_points(front), "o-", linewidth=1, markerfacecolor="none", markersize=12, label="none beats these")
         axes.set_xlim(0, 1.15)
         axes.margins(y=0.25)
         figure.draw_without_rendering()
@@ -198,7 +199,7 @@ def draw_pareto(path: Path, experiments: Sequence[Experiment], batch_size: int) 
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         axes.grid(alpha=0.3)
         axes.set_title("Pruned models and their controls: the baseline, fine-tuned for as long", fontsize=10)
-        figure.legend(frameon=False, loc="outside lower center", ncols=3)
+        figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=9)
 
 
 def _points(experiments: Sequence[Experiment]) -> tuple[list[float], list[float]]:

@@ -198,9 +198,10 @@ def test_the_text_says_what_was_removed_what_it_cost_and_which_head_matters_most
     text = look(page).find_element(By.ID, "summary").text
     best = max(run.heads, key=lambda view: float(view.kl.mean()))
     assert f"The head that matters most to the baseline is {best.name}" in text
-    assert "Removed from the weights: 0 of 4 heads and 0 of 64 neurons." in text
-    assert "1.50 times at batch 8" in text
+    assert "Pruning removed 0 of 4 heads and 0 of 64 neurons from the weights." in text
+    assert "has 1.50× at batch 8 of the baseline’s speed" in text
     assert "right on 75.00 % of 32 test images" in text
+    assert "is right on 75.00 %: as many." in text
 
 
 @pytest.mark.fault("class names that are code of a web page", "the page shows them as they are, and runs nothing")

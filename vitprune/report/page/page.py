@@ -24,10 +24,11 @@ from vitprune.circuit import Circuit
 from vitprune.circuit.heads import HeadView
 from vitprune.core.model.vit import ViTConfig
 from vitprune.core.packed import PackedData
-from vitprune.evaluation.models import BASELINE, MODELS, UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
+from vitprune.evaluation.models import BASELINE, MODELS
 from vitprune.evaluation.table import Table
 from vitprune.report.page import charts
 from vitprune.report.page.explorer import explorer_data
+from vitprune.report.page.facts import facts_of
 from vitprune.report.page.images import data_uri
 from vitprune.report.pareto import Experiment, pareto_front
 from vitprune.report.worst import Verdict
@@ -123,7 +124,13 @@ def _context(run: Run) -> dict[str, Any]:
     }
     return {
         "run": run,
-        "facts": Facts.of(run),
+        "facts": facts_of(
+            run.pruned,
+            run.scores,
+            run.timing,
+            run.circuit,
+            {view.name: (float(view.kl.mean()), view.lost) for view in run.heads},
+        ),
         "table": run.table,
         "head_rows": sorted(head_rows, key=lambda row: -row["kl"]),
         "worst": [
@@ -147,91 +154,6 @@ def _context(run: Run) -> dict[str, Any]:
             )
         ],
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """The sentences that stand first: what was removed, what that cost, and which head matters most."""
-
-    removed: str
-    cost: str
-    head: str
-    circuit: str
-
-    @classmethod
-    def of(cls, run: Run) -> Facts:
-        """The sentences about a run."""
-        return cls(removed=_removed(run), cost=_cost(run), head=_most_important(run), circuit=_circuit(run))
-
-
-def _removed(run: Run) -> str:
-    config = run.pruned
-    layers = range(config.num_layers)
-    heads, neurons = config.num_heads * len(layers), config.d_mlp * len(layers)
-    gone = [
-        f"the {name} of layer{'s' if len(where) > 1 else ''} {_listed(where)}"
-        for name, where in (
-            ("attention", [str(layer) for layer in layers if not config.layer_heads[layer]]),
-            ("MLP", [str(layer) for layer in layers if not config.layer_neurons[layer]]),
-        )
-        if where
-    ]
-    sublayers = f" Gone as a whole: {_listed(gone)}." if gone else ""
-    return (
-        f"Removed from the weights: {heads - sum(config.layer_heads)} of {heads} heads and "
-        f"{neurons - sum(config.layer_neurons):,} of {neurons:,} neurons.{sublayers}"
-    )
-
-
-def _cost(run: Run) -> str:
-    scores, timing = run.scores, run.timing
-    pruned, control = scores[UPGRADED_BASELINE_PRUNED.name], scores[UPGRADED_BASELINE.name]
-    images = scores["test_images"]
-    difference = round(100 * (pruned["accuracy"] - control["accuracy"]), 2)
-    compared = f"{abs(difference):.2f} points {'more' if difference > 0 else 'less'}" if difference else "the same"
-    speeds = [
-        f"{latency['speedup']:.2f} times at batch {size.removeprefix('batch_')}"
-        for size, latency in timing[UPGRADED_BASELINE_PRUNED.name].items()
-    ]
-    return (
-        f"The pruned model is as many times as fast as the baseline: {_listed(speeds)}. It is right on "
-        f"{100 * pruned['accuracy']:.2f} % of {images:,} test images; the control, which was trained for as long "
-        f"without pruning, on {100 * control['accuracy']:.2f} %: the pruned model has {compared}."
-    )
-
-
-def _most_important(run: Run) -> str:
-    if not run.heads:
-        return "The model has no heads."
-    view = max(run.heads, key=lambda view: float(view.kl.mean()))
-    return (
-        f"The head that matters most to the baseline is {view.name} (head {view.head} of layer {view.layer}): without "
-        f"it, the predictions on {len(run.viewed)} test images move by a KL of {float(view.kl.mean()):.4f} nats on "
-        f"average, and {100 * view.lost:.1f} points of accuracy are lost."
-    )
-
-
-def _circuit(run: Run) -> str:
-    circuit, scores = run.circuit, run.scores["circuit"]
-    tau = "" if circuit.tau is None else f" with τ = {circuit.tau:g}"
-    return (
-        f"The circuit that {circuit.method} found{tau} keeps {len(circuit.kept):,} of {len(circuit.graph.edges):,} "
-        f"edges. With all other edges carrying what their senders write on {_ablation(circuit)}, the baseline is right "
-        f"on {100 * scores['accuracy']:.2f} % of the test images."
-    )
-
-
-def _ablation(circuit: Circuit) -> str:
-    return {
-        "zero": "no image at all (zero)",
-        "mean": "average",
-        "resample": "another image",
-        "noise": "the same image with noise",
-    }[circuit.ablation.kind]
-
-
-def _listed(items: Sequence[str]) -> str:
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def _head_data(view: HeadView, run: Run) -> dict[str, Any]:
