@@ -4,6 +4,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -53,6 +54,24 @@ def test_of_many_edges_those_with_the_largest_scores_are_drawn(tmp_path, monkeyp
     assert len(circuit.kept) > MAX_EDGES
     texts = texts_of(lambda: draw_circuit(tmp_path / "a.png", circuit), monkeypatch)
     assert any(f"of which the {MAX_EDGES} with the largest scores are drawn" in text for text in texts)
+
+
+@pytest.mark.fault("a circuit that keeps nothing", "its picture is drawn all the same")
+def test_an_empty_circuit_can_be_drawn(tmp_path):
+    circuit = random_run().circuit
+    draw_circuit(tmp_path / "a.png", replace(circuit, keep_mask=torch.zeros_like(circuit.keep_mask)))
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_an_attribution_far_below_zero_is_wide(tmp_path, monkeypatch):
+    circuit = random_run().circuit
+    widths = []
+    for sign in (1, -1):
+        edges = []
+        monkeypatch.setattr("vitprune.report.circuit_picture._draw_edge", lambda *edge, edges=edges: edges.append(edge))
+        draw_circuit(tmp_path / "a.png", replace(circuit, scores=sign * circuit.scores.nan_to_num(0.0)))
+        widths.append([(start, end, width) for _, start, end, _, width in edges])
+    assert widths[0] == widths[1]
 
 
 def test_what_is_kept_is_written_on_each_bar(tmp_path, monkeypatch):

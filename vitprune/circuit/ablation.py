@@ -10,6 +10,7 @@ image's index.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -151,6 +152,18 @@ class Ablation:
             for index in indices.tolist()
         ]
         return run_whole(model, images + self.std * torch.stack(noises).to(images))[1]
+
+
+def activations_at(ablation: Ablation, model: ViT, images: Tensor, indices: Sequence[int]) -> Activations:
+    """What ``Ablation.activations`` gives, on images with these indices, which need not be consecutive."""
+    if ablation.foldable:
+        return ablation.activations(model, images, 0)
+    parts = [ablation.activations(model, images[n : n + 1], index) for n, index in enumerate(indices)]
+    return Activations(
+        embed=torch.cat([part.embed for part in parts]),
+        heads=tuple(torch.cat(heads, dim=1) for heads in zip(*(part.heads for part in parts), strict=True)),
+        neurons=tuple(torch.cat(neurons) for neurons in zip(*(part.neurons for part in parts), strict=True)),
+    )
 
 
 def _check_reference(kind: str, model: ViT, images: Tensor) -> None:

@@ -26,12 +26,16 @@ def report(
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("reports/index.html"),
 ) -> None:
     """Write one page with everything that a run found, in which one can take parts of the model away."""
+    import jinja2
+
     from vitprune.circuit import Circuit
     from vitprune.commands.inputs import open_data, open_params
     from vitprune.commands.results import open_results
     from vitprune.commands.versions import versions
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import load_model
+    from vitprune.errors import CheckpointError
+    from vitprune.evaluation.models import BASELINE
     from vitprune.recipes.report import find
     from vitprune.report.circuit_picture import draw_circuit
     from vitprune.report.kept import draw_kept
@@ -49,34 +53,39 @@ def report(
     found_circuit, sorted_model = Circuit.load(circuit, device), load_model(circuit / "model", device)
     pruned_model = load_model(pruned, device)
     scores, times, table = open_results(metrics / "evaluate.json", metrics / "timing.json")
-    size = max(options.evaluate.timing_batch_sizes)
+    size = max(int(key.removeprefix("batch_")) for key in times[BASELINE.name])
     others = read_experiments(experiments, size) if experiments is not None else []
     findings = find(packed, found_circuit, sorted_model, pruned_model, device)
     for picture in pictures[:2]:
         draw_circuit(picture, found_circuit)
     draw_kept(pictures[2], pruned_model.model.config)
-    write_page(
-        out,
-        Run(
-            dataset=options.data.source,
-            params=options.model_dump(mode="json"),
-            scores=scores,
-            timing=times,
-            table=table,
-            faithfulness=read_json(metrics / "acdc.json").get("faithfulness", {}).get("circuit", {}),
-            cleaning=read_json(metrics / "clean.json"),
-            tables=read_tables(plots, data),
-            packed=packed,
-            circuit=found_circuit,
-            model_data=findings.model_data,
-            chosen=findings.chosen,
-            heads=findings.heads,
-            viewed=findings.viewed,
-            pruned=pruned_model.model.config,
-            logits=findings.logits,
-            worst=findings.worst,
-            versions=versions(times["machine"]),
-            experiments=others,
-        ),
-    )
+    try:
+        write_page(
+            out,
+            Run(
+                dataset=options.data.source,
+                params=options.model_dump(mode="json"),
+                scores=scores,
+                timing=times,
+                table=table,
+                faithfulness=read_json(metrics / "acdc.json").get("faithfulness", {}).get("circuit", {}),
+                cleaning=read_json(metrics / "clean.json"),
+                tables=read_tables(plots, data),
+                packed=packed,
+                circuit=found_circuit,
+                model_data=findings.model_data,
+                chosen=findings.chosen,
+                heads=findings.heads,
+                viewed=findings.viewed,
+                pruned=pruned_model.model.config,
+                logits=findings.logits,
+                worst=findings.worst,
+                versions=versions(times["machine"]),
+                experiments=others,
+            ),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, jinja2.UndefinedError) as error:
+        raise CheckpointError(
+            f"{metrics}, {plots}: not what the stages wrote ({error!r}); run them again (dvc repro --force)"
+        ) from error
     logging.getLogger(__name__).info("wrote %s, %.1f MB; open it in a browser", out, out.stat().st_size / 1e6)

@@ -15,14 +15,17 @@ from vitprune.circuit.heads import HeadView, view_heads
 from vitprune.core.model import SavedModel
 from vitprune.core.model.predict import predict
 from vitprune.core.packed import PackedData
+from vitprune.evaluation.summary import multiply_adds
 from vitprune.report.page.images import spread_over_classes
 from vitprune.report.page.weights import model_data
 from vitprune.report.worst import Verdict, worst_images
 
 COMPUTED_IMAGES = 20
 """Test images that the page computes with."""
-VIEWED_IMAGES = 128
-"""Test images on which heads are viewed."""
+VIEWED_IMAGES, FEWEST_VIEWED = 128, 16
+"""Test images on which heads are viewed; fewer of a large model."""
+VIEW_MULTIPLY_ADDS = 10**12
+"""About a minute on two CPU cores."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +49,10 @@ def find(
 ) -> Findings:
     """Compute what the page shows; the models are on ``device``."""
     test, model = packed.test, circuit_model.model
-    chosen, viewed = (spread_over_classes(test.labels, count) for count in (COMPUTED_IMAGES, VIEWED_IMAGES))
+    heads = max(1, sum(model.config.layer_heads))
+    affordable = VIEW_MULTIPLY_ADDS // (heads * multiply_adds(model.config))
+    counts = (COMPUTED_IMAGES, min(VIEWED_IMAGES, max(FEWEST_VIEWED, affordable)))
+    chosen, viewed = (spread_over_classes(test.labels, count) for count in counts)
 
     def images(indices: np.ndarray) -> Tensor:
         return circuit_model.preprocessing(torch.from_numpy(test.images[indices]).to(device))
@@ -56,8 +62,8 @@ def find(
     return Findings(
         chosen=chosen,
         viewed=viewed,
-        model_data=model_data(model, circuit, images(chosen)),
-        heads=list(view_heads(model, images(viewed), labels, circuit.ablation)),
+        model_data=model_data(model, circuit, images(chosen), chosen.tolist()),
+        heads=list(view_heads(model, images(viewed), labels, circuit.ablation, viewed.tolist())),
         logits=logits,
         worst=worst_images(logits, test.labels),
     )

@@ -39,7 +39,8 @@ def draw_circuit(path: Path, circuit: Circuit) -> None:
     closed = circuit.closed()
     graph = closed.graph
     rows, columns = np.nonzero(closed.keep_mask.numpy())
-    scores = np.full(len(rows), np.nan) if closed.scores is None else closed.scores.numpy()[rows, columns]
+    # Attributions have a sign; how far they are from zero is what counts.
+    scores = np.full(len(rows), np.nan) if closed.scores is None else closed.scores.abs().numpy()[rows, columns]
     # Edges without a score of their own are drawn thin, and left out first.
     order = np.argsort(np.nan_to_num(scores, nan=-np.inf), kind="stable")[::-1][:MAX_EDGES]
     live = {graph.nodes[0].name, *closed.live_nodes, "logits"}
@@ -68,7 +69,8 @@ def draw_circuit(path: Path, circuit: Circuit) -> None:
         handles = [
             Line2D([], [], color=STYLES[port][0], linestyle=STYLES[port][1], label=MEANINGS[port]) for port in ports
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
 
 
 def _places(nodes: Sequence[Node], last_level: int) -> dict[str, tuple[float, float]]:

@@ -34,7 +34,7 @@ def worst_images(logits: Tensor, labels: np.ndarray, count: int = ACROSS * DOWN)
 
     ``logits`` are ``(n, k)``, ``labels`` ``(n,)``.
     """
-    probabilities = logits.double().softmax(dim=1).cpu().numpy()
+    probabilities = logits.cpu().double().softmax(dim=1).numpy()
     of_label = probabilities[np.arange(len(labels)), labels]
     chosen = np.argsort(of_label, kind="stable")[:count]
     predicted = probabilities.argmax(axis=1)

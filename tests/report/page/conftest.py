@@ -178,4 +178,7 @@ def keep_mask_of(run: Run, gone: set[str], changed: dict[tuple[str, str], bool])
 def wanted_logits(run: Run, model: ViT, mask: torch.Tensor) -> np.ndarray:
     """Logits of the masked model in Python on the images that the page computes with."""
     images = PREPROCESSING(torch.from_numpy(run.packed.test.images[run.chosen]))
-    return replace(run.circuit, keep_mask=mask).logits(model, images).numpy()
+    circuit = replace(run.circuit, keep_mask=mask)
+    # One by one, because ablations may depend on the number of an image among all test images.
+    one_by_one = zip(run.chosen.tolist(), images, strict=True)
+    return torch.cat([circuit.logits(model, image[None], first=index) for index, image in one_by_one]).numpy()

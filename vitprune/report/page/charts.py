@@ -10,6 +10,9 @@ import pandas as pd
 
 Spec = dict[str, Any]
 
+_NAMES = alt.Axis(labelAngle=-60, labelOverlap=True, labelLimit=120)
+_NAMES_DOWN = alt.Axis(labelOverlap=True, labelLimit=120)
+
 
 def _data(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> alt.Data:
     if isinstance(rows, pd.DataFrame):
@@ -21,8 +24,8 @@ def _data(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> alt.Data:
     return alt.Data(values=list(rows))
 
 
-def _spec(chart: Any, height: int = 240) -> Spec:
-    spec = chart.properties(width="container", height=height).to_dict()
+def _spec(chart: Any, height: int, description: str) -> Spec:
+    spec = chart.properties(width="container", height=height, description=description).to_dict()
     # One theme serves all charts, and follows the page's.
     spec.pop("config", None)
     return spec
@@ -50,9 +53,9 @@ def accuracy_against_time(points: Sequence[Mapping[str, Any]], batch_size: int) 
         tooltip=["name:N", alt.Tooltip("speedup:Q", format=".2f"), alt.Tooltip("accuracy:Q", format=".2%")],
     )
     if not any(point["front"] for point in points):
-        return _spec(marks, 280)
+        return _spec(marks, 280, "test accuracy against speed, a point for each model")
     front = base.transform_filter("datum.front").mark_line(strokeDash=[4, 3], color="#888")
-    return _spec(front + marks, 280)
+    return _spec(front + marks, 280, "test accuracy against speed, a point for each model")
 
 
 def kept_per_layer(rows: Sequence[Mapping[str, Any]], what: str) -> Spec:
@@ -64,7 +67,7 @@ def kept_per_layer(rows: Sequence[Mapping[str, Any]], what: str) -> Spec:
     kept = base.mark_bar().encode(
         y=alt.Y("kept:Q", title=what), tooltip=["layer:O", "kept:Q", "before:Q"], color=alt.value("#0072b2")
     )
-    return _spec(before + kept, 180)
+    return _spec(before + kept, 180, f"{what} of each layer, before pruning and after")
 
 
 def costs_of_heads(rows: Sequence[Mapping[str, Any]]) -> Spec:
@@ -73,7 +76,7 @@ def costs_of_heads(rows: Sequence[Mapping[str, Any]]) -> Spec:
         alt.Chart(_data(rows))
         .mark_bar()
         .encode(
-            x=alt.X("head:N", sort=None, title="head", axis=alt.Axis(labelAngle=-60)),
+            x=alt.X("head:N", sort=None, title="head", axis=alt.Axis(labelAngle=-60, labelOverlap=True)),
             y=alt.Y("kl:Q", title="KL without it, nats"),
             color=alt.Color("in_circuit:N", title=None, sort=["in the circuit", "not in it"]),
             tooltip=[
@@ -83,7 +86,7 @@ def costs_of_heads(rows: Sequence[Mapping[str, Any]]) -> Spec:
             ],
         )
     )
-    return _spec(chart, 200)
+    return _spec(chart, 200, "KL of the baseline without each of its heads")
 
 
 def epochs(tables: Mapping[str, pd.DataFrame], column: str, title: str, number_format: str) -> Spec:
@@ -105,28 +108,25 @@ def epochs(tables: Mapping[str, pd.DataFrame], column: str, title: str, number_f
             tooltip=["which:N", "epoch:Q", alt.Tooltip("value:Q", format=number_format)],
         )
     )
-    return _spec(chart, 200)
+    return _spec(chart, 200, f"{title}, epoch by epoch")
 
 
 def gradient_flow(table: pd.DataFrame) -> Spec:
     """A heat map of the mean absolute gradient: a row for each weight matrix, a column for each epoch."""
-    shown = table[table["mean_abs"] > 0]
-    chart = (
-        alt.Chart(_data(shown[["epoch", "layer", "mean_abs"]]))
-        .mark_rect()
-        .encode(
-            x=alt.X("epoch:O", axis=alt.Axis(labelOverlap=True, labelAngle=0)),
-            y=alt.Y("layer:N", sort=None, title=None),
-            color=alt.Color(
-                "mean_abs:Q",
-                title="mean |gradient|",
-                scale=alt.Scale(type="log", scheme="viridis"),
-                legend=alt.Legend(format=".1g"),
-            ),
-            tooltip=["layer:N", "epoch:O", alt.Tooltip("mean_abs:Q", format=".3g")],
-        )
+    layers = list(dict.fromkeys(table["layer"]))
+    base = alt.Chart(_data(table[["epoch", "layer", "mean_abs"]])).encode(
+        x=alt.X("epoch:O", axis=alt.Axis(labelOverlap=True, labelAngle=0)),
+        y=alt.Y("layer:N", title=None, scale=alt.Scale(domain=layers)),
+        tooltip=["layer:N", "epoch:O", alt.Tooltip("mean_abs:Q", format=".3g")],
     )
-    return _spec(chart, max(120, 16 * table["layer"].nunique()))
+    scale = alt.Scale(type="log", scheme="viridis")
+    colour = alt.Color("mean_abs:Q", title="mean |gradient|", scale=scale, legend=alt.Legend(format=".1g"))
+    there = base.transform_filter("datum.mean_abs > 0").mark_rect().encode(color=colour)
+    if (table["mean_abs"] > 0).all():
+        chart = there
+    else:
+        chart = there + base.transform_filter("!(datum.mean_abs > 0)").mark_rect(color="#d62728")
+    return _spec(chart, max(120, 16 * len(layers)), "mean absolute gradient of each weight matrix, epoch by epoch")
 
 
 def faithfulness(rows: Sequence[Mapping[str, Any]], edges: int) -> Spec:
@@ -147,14 +147,14 @@ def faithfulness(rows: Sequence[Mapping[str, Any]], edges: int) -> Spec:
             ],
         )
     )
-    return _spec(chart, 260)
+    return _spec(chart, 260, "recovered share of the KL against the number of edges, a line for each ranking")
 
 
 def confusion(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Spec:
     """Rows with ``actual``, ``predicted``, ``count`` and ``share`` of the actual class."""
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("predicted:N", sort=list(class_names), title="predicted class", axis=alt.Axis(labelAngle=-60)),
-        y=alt.Y("actual:N", sort=list(class_names), title="true class"),
+        x=alt.X("predicted:N", sort=list(class_names), title="predicted class", axis=_NAMES),
+        y=alt.Y("actual:N", sort=list(class_names), title="true class", axis=_NAMES_DOWN),
         tooltip=["actual:N", "predicted:N", "count:Q", alt.Tooltip("share:Q", format=".1%")],
     )
     cells = base.mark_rect().encode(
@@ -163,8 +163,12 @@ def confusion(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> 
     numbers = base.mark_text(fontSize=10).encode(
         text="count:Q", color=alt.condition("datum.share > 0.5", alt.value("white"), alt.value("black"))
     )
-    few = len(class_names) <= 20
-    return _spec(alt.layer(cells, numbers) if few else cells, min(600, max(180, 24 * len(class_names))))
+    few, height = len(class_names) <= 20, min(600, max(180, 24 * len(class_names)))
+    return _spec(
+        alt.layer(cells, numbers) if few else cells,
+        height,
+        "how many test images of each class were taken for which",
+    )
 
 
 def pruning(table: pd.DataFrame) -> Spec:
@@ -186,4 +190,4 @@ def pruning(table: pd.DataFrame) -> Spec:
             ],
         )
     )
-    return _spec(chart, 200)
+    return _spec(chart, 200, "KL of the pruned model against its predicted milliseconds, move by move")

@@ -72,7 +72,8 @@ def _cost(scores: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
         f"The result, “{UPGRADED_BASELINE_PRUNED.label}” in the table, has {_listed(speeds)} of the baseline’s speed. "
         f"It is right on {_percent(pruned)} of {scores['test_images']:,} test images. Its control, "
         f"“{UPGRADED_BASELINE.label}”, which was fine-tuned for as long without pruning, is right on "
-        f"{_percent(control)}: {_compared(control, pruned, scores['test_images'])}. The baseline itself is right on {_percent(baseline)}."
+        f"{_percent(control)}: {_compared(control, pruned, scores['test_images'])}. The baseline itself is right on "
+        f"{_percent(baseline)}."
     )
 
 

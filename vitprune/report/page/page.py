@@ -37,7 +37,8 @@ from vitprune.storage import write_text
 ASSETS = files("vitprune.report.page") / "assets"
 IMAGES_OF_A_HEAD = 4
 """Images on which removing a head costs most."""
-MAX_THUMBNAILS = 24
+MAX_THUMBNAILS = 96
+"""Of what cleaning dropped or doubts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,34 +112,34 @@ def _context(run: Run) -> dict[str, Any]:
         }
         for view in run.heads
     ]
+    costs = {view.name: (float(view.kl.mean()), view.lost) for view in run.heads}
+    cleaning = _cleaning_rows(run)
+    pictures = Pictures(packed.test.images)
+    heads = [_head_data(view, run, pictures) for view in run.heads]
     data = {
         "graph": explorer_data(circuit),
         "model": run.model_data,
         "classes": list(packed.class_names),
         "images": [
-            {"uri": data_uri(packed.test.images[index]), "label": int(packed.test.labels[index])}
-            for index in run.chosen.tolist()
+            {"picture": pictures.add(index), "label": int(packed.test.labels[index])} for index in run.chosen.tolist()
         ],
-        "heads": [_head_data(view, run) for view in run.heads],
+        "heads": heads,
+        "pictures": pictures.addresses,
         "charts": _charts(run, head_rows),
     }
     return {
         "run": run,
-        "facts": facts_of(
-            run.pruned,
-            run.scores,
-            run.timing,
-            run.circuit,
-            {view.name: (float(view.kl.mean()), view.lost) for view in run.heads},
-        ),
+        "facts": facts_of(run.pruned, run.scores, run.timing, circuit, costs),
         "table": run.table,
         "head_rows": sorted(head_rows, key=lambda row: -row["kl"]),
         "worst": [
             {"uri": data_uri(packed.test.images[verdict.index]), "verdict": verdict}
             for verdict in run.worst
             if verdict.label != verdict.predicted
-        ][:MAX_THUMBNAILS],
-        "thumbnails": _thumbnails(run),
+        ],
+        "wrong": int((run.logits.argmax(dim=1).cpu().numpy() != packed.test.labels).sum()),
+        "num_thumbnails": len(cleaning),
+        "thumbnails": _with_pictures(cleaning[:MAX_THUMBNAILS], run),
         "class_names": packed.class_names,
         "params": _flat(run.params),
         "data": _json(data),
@@ -156,7 +157,23 @@ def _context(run: Run) -> dict[str, Any]:
     }
 
 
-def _head_data(view: HeadView, run: Run) -> dict[str, Any]:
+class Pictures:
+    """Images that the page shows, each of them once."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._images = images
+        self._places: dict[int, int] = {}
+        self.addresses: list[str] = []
+
+    def add(self, index: int) -> int:
+        """Where an image stands among the addresses."""
+        if index not in self._places:
+            self._places[index] = len(self.addresses)
+            self.addresses.append(data_uri(self._images[index]))
+        return self._places[index]
+
+
+def _head_data(view: HeadView, run: Run, pictures: Pictures) -> dict[str, Any]:
     """A head for ``page.js``: its attention on average and on the images that need it most, from 0 to 255."""
     worst = view.kl.argsort(descending=True)[:IMAGES_OF_A_HEAD].tolist()
     return {
@@ -166,7 +183,7 @@ def _head_data(view: HeadView, run: Run) -> dict[str, Any]:
         "lost": view.lost,
         "images": [
             {
-                "uri": data_uri(run.packed.test.images[run.viewed[index]]),
+                "picture": pictures.add(int(run.viewed[index])),
                 "label": int(run.packed.test.labels[run.viewed[index]]),
                 "kl": float(view.kl[index]),
                 "attention": _bytes(view.attention[index]),
@@ -233,19 +250,15 @@ def _time_chart(run: Run) -> charts.Spec:
 
 def _faithfulness_rows(run: Run) -> list[dict[str, Any]]:
     """Curves of the rankings; that of a search ends at its circuit, beyond which it ranks nothing."""
-    circuit = run.circuit
-    point = dict(run.faithfulness) | {"method": circuit.method}
+    circuit, found = run.circuit, f"{run.circuit.method} (found)"
+    point = dict(run.faithfulness) | {"method": found}
     rows: list[dict[str, Any]] = [
-        {**{str(name): value for name, value in row.items()}, "method": row["method"].replace("_", "-")}
+        {str(name): value for name, value in row.items()}
+        | {"method": found if row["method"] == "found" else row["method"].replace("_", "-")}
         for row in run.tables["faithfulness"].to_dict("records")
     ]
-    rows = [
-        row | ({"method": circuit.method} if row["method"] == "found" else {})
-        for row in rows
-        if row["method"] != "found" or not circuit.trace or row["edges"] < point["edges"]
-    ]
-    own = [row for row in rows if row["method"] == circuit.method]
-    return [*own, point, *(row for row in rows if row["method"] != circuit.method)]
+    own = [row for row in rows if row["method"] == found and not (circuit.trace and row["edges"] >= point["edges"])]
+    return [*own, point, *(row for row in rows if row["method"] != found)]
 
 
 def _confusion_rows(run: Run) -> list[dict[str, Any]]:
@@ -263,12 +276,40 @@ def _confusion_rows(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _thumbnails(run: Run) -> list[dict[str, Any]]:
-    """What cleaning dropped or doubts, with the image itself or the one that stays in its place."""
+def _cleaning_rows(run: Run) -> list[dict[str, Any]]:
+    """What cleaning dropped or doubts; ``picture`` is the image itself, or the one that stays in its place."""
     if "manifest" not in run.tables:
         return []
     manifest = run.tables["manifest"].fillna("")
+    dropped = manifest[manifest["action"] == "dropped"]
+    rows = [
+        {"name": row["name"], "what": row["reason"], "detail": row["detail"] or _of(row["duplicate_of"])}
+        | {"picture": row["duplicate_of"]}
+        for row in dropped.to_dict("records")
+    ]
+    kept = set(manifest[manifest["action"] == "kept"]["name"])
+    if "near_duplicates" in run.tables:
+        rows += [
+            {"name": row["copy"], "what": "near duplicate, kept", "detail": _of(row["original"])}
+            | {"picture": row["original"]}
+            for row in run.tables["near_duplicates"].to_dict("records")
+            if row["copy"] in kept
+        ]
+    if "quality" in run.tables:
+        rows += [
+            {"name": row["name"], "what": f"{row['doubts']}, kept", "detail": "", "picture": row["name"]}
+            for row in run.tables["quality"].to_dict("records")
+        ]
+    return rows
+
+
+def _with_pictures(rows: Sequence[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
+    """The rows with an address for each picture, None where the image is not among the packed ones."""
+    if not rows:
+        return []
+    manifest = run.tables["manifest"]
     kept = manifest[manifest["action"] == "kept"]
+    # Packed images are in the order of their names.
     position: dict[str, tuple[str, int]] = {
         str(name): (str(split), number)
         for split, group in kept.groupby("split", sort=False)
@@ -280,24 +321,7 @@ def _thumbnails(run: Run) -> list[dict[str, Any]]:
         images = getattr(run.packed, split).images if split else []
         return data_uri(images[number]) if number < len(images) else None
 
-    rows = [
-        {"name": row["name"], "what": row["reason"], "detail": row["detail"] or _of(row["duplicate_of"])}
-        | {"uri": picture(row["duplicate_of"])}
-        for row in manifest[manifest["action"] == "dropped"].to_dict("records")
-    ]
-    if "near_duplicates" in run.tables:
-        rows += [
-            {"name": row["copy"], "what": "near duplicate, kept", "detail": _of(row["original"])}
-            | {"uri": picture(row["original"])}
-            for row in run.tables["near_duplicates"].to_dict("records")
-            if row["copy"] in position
-        ]
-    if "quality" in run.tables:
-        rows += [
-            {"name": row["name"], "what": f"{row['doubts']}, kept", "detail": "", "uri": picture(row["name"])}
-            for row in run.tables["quality"].to_dict("records")
-        ]
-    return rows
+    return [row | {"uri": picture(row["picture"])} for row in rows]
 
 
 def _of(name: str) -> str:

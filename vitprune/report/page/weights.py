@@ -6,6 +6,7 @@ Legend of dimensions: b images, t tokens, d width of the stream, h heads of a la
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,28 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
+from vitprune.circuit.ablation import activations_at
 from vitprune.core.model.vit import NORM_EPS, ViT
 
 MAX_BYTES = 3_000_000
-"""A page with a larger model would be slow to load and slow to compute with."""
+"""A page with a larger model would be slow to load."""
+MAX_ADDITIONS = 400_000_000
+"""Of what edges carry, for one look at all images: more would take seconds."""
 
 
 @torch.no_grad()
-def model_data(model: ViT, circuit: Circuit, images: Tensor) -> dict[str, Any] | None:
-    """The model from its embedding on, as tensors in one block of base64; None if it is larger than MAX_BYTES.
+def model_data(model: ViT, circuit: Circuit, images: Tensor, indices: Sequence[int]) -> dict[str, Any] | None:
+    """The model from its embedding on, as tensors in one block of base64; None if that or the work is too much.
 
-    ``images (b, c, height, width)`` are normalised; of them the page gets the embedding, so that it need not know how
-    patches and positions are made. What stands for removed edges is ``(h, b or 1, t, k)`` for heads and
-    ``(b or 1, t, n)`` for neurons.
+    ``images (b, c, height, width)`` are normalised and have these ``indices`` among the test images. The page gets
+    their embedding, so that it need not know how patches and positions are made. What stands for removed edges is
+    ``(h, b or 1, t, k)`` for heads and ``(b or 1, t, n)`` for neurons.
     """
     config = model.config
-    ablation = circuit.ablation.activations(model, images, 0)
+    work = len(circuit.graph.edges) * config.num_tokens * config.d_model * len(images)
+    if work > MAX_ADDITIONS:
+        return None
+    ablation = activations_at(circuit.ablation, model, images, indices)
     tensors: dict[str, Tensor] = {"embed": model.embed(images), "removed.embed": ablation.embed}
     for layer, block in enumerate(model.blocks):
         for name, part, removed in (

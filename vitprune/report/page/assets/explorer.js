@@ -59,7 +59,7 @@ class Explorer {
   /* Widths by the rank of scores among the edges that are shown. */
   rank() {
     const shown = d3.range(this.edges.length).filter((edge) => this.kept[edge] && this.edges[edge].score !== null);
-    shown.sort((a, b) => this.edges[a].score - this.edges[b].score);
+    shown.sort((a, b) => Math.abs(this.edges[a].score) - Math.abs(this.edges[b].score));
     this.edges.forEach((edge) => { edge.bucket = 0; });
     shown.forEach((edge, rank) => { this.edges[edge].bucket = Math.floor((rank / shown.length) * WIDTHS.length); });
   }
@@ -155,7 +155,7 @@ class Explorer {
     context.setTransform(k * ratio, 0, 0, k * ratio, x * ratio, y * ratio);
     this.paintAll(context);
     if (this.edges.length > MOVED_AS_PICTURE) {
-      const image = document.createElement("canvas");
+      const image = this.picture?.image ?? document.createElement("canvas");
       image.width = canvas.width;
       image.height = canvas.height;
       image.getContext("2d").drawImage(canvas, 0, 0);
@@ -234,7 +234,12 @@ class Explorer {
   listen() {
     const canvas = this.canvas;
     this.zoom = d3.zoom().scaleExtent([0.05, 6])
-      .on("start", () => { this.dragging = this.edges.length > MOVED_AS_PICTURE; })
+      // The wheel scrolls the page until the graph has been chosen.
+      .filter((event) => !event.button && (event.type !== "wheel" || event.ctrlKey || document.activeElement === canvas))
+      .on("start", () => {
+        clearTimeout(this.settle);
+        this.dragging = this.edges.length > MOVED_AS_PICTURE;
+      })
       .on("zoom", (event) => {
         this.transform = event.transform;
         this.draw();
@@ -273,6 +278,7 @@ class Explorer {
   }
 
   key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const moves = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
     const zoom = d3.select(this.canvas);
     if (event.key in moves) {

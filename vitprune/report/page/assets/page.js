@@ -16,7 +16,7 @@ function drawCharts() {
   for (const element of document.querySelectorAll("[data-chart]")) {
     const spec = DATA.charts[element.dataset.chart];
     if (spec) vegaEmbed(element, spec, {renderer: "svg", actions: false, config}).catch((error) => console.error(error));
-    else element.remove();
+    else element.textContent = "Not there: the run left no figures for this.";
   }
 }
 
@@ -27,7 +27,8 @@ const edgeName = (edge) => `${graph.senders[sender[edge]].name}>${graph.receiver
 const edgeOf = new Map(sender.map((_, edge) => [edgeName(edge), edge]));
 const explorer = new Explorer(byId("graph"), graph, {onChoose: choose, onToggle: toggleNode});
 const model = DATA.model && new MaskedModel(DATA.model, graph);
-let full = null, openTile = null;
+const QUICK = 80, MAX_LISTED = 200;
+let full = null, openTile = null, lastTook = 0, pending = null, addressPending = null;
 
 /* Whether each edge is there: by the slider, unless it was changed by hand, and not at a node that was taken away. */
 function keptEdges() {
@@ -52,8 +53,20 @@ function update() {
   byId("step-text").textContent = `${state.step} of ${graph.steps}, ${count.toLocaleString("en")} of ${sender.length.toLocaleString("en")} edges left`;
   byId("count").textContent = `${count.toLocaleString("en")} edges`;
   showPanel(kept);
+  if (model) computeSoon(kept);
   writeAddress();
-  if (model) showOutcome(kept);
+}
+
+/* At once if that is quick, and otherwise when the reader has stopped moving the slider. */
+function computeSoon(kept) {
+  clearTimeout(pending);
+  const compute = () => {
+    const start = performance.now();
+    showOutcome(kept);
+    lastTook = performance.now() - start;
+  };
+  if (lastTook < QUICK) compute();
+  else pending = setTimeout(compute, 50);
 }
 
 function choose(name) {
@@ -95,8 +108,8 @@ function showPanel(kept) {
 /* The edges of a node with switches: those that are there, and those that were changed, first. */
 function edgeList(title, edges, kept) {
   const group = document.createElement("div"), heading = document.createElement("h4"), items = document.createElement("ul");
-  heading.textContent = title;
-  const order = [...edges].sort((a, b) => kept[b] - kept[a] || (score[b] ?? -1) - (score[a] ?? -1)).slice(0, 200);
+  heading.textContent = edges.length > MAX_LISTED ? `${title} (${MAX_LISTED} of ${edges.length})` : title;
+  const order = [...edges].sort((a, b) => kept[b] - kept[a] || Math.abs(score[b] ?? 0) - Math.abs(score[a] ?? 0)).slice(0, MAX_LISTED);
   for (const edge of order) {
     const item = document.createElement("li"), label = document.createElement("label"), box = document.createElement("input");
     box.type = "checkbox";
@@ -144,7 +157,7 @@ function tile(image, index) {
   const button = document.createElement("button"), picture = document.createElement("img");
   button.type = "button";
   button.className = "tile";
-  picture.src = image.uri;
+  picture.src = DATA.pictures[image.picture];
   picture.alt = `a test image of the class ${DATA.classes[image.label]}`;
   button.append(picture, ...["said", "kl"].map((name) => Object.assign(document.createElement("span"), {className: name})));
   button.addEventListener("click", () => {
@@ -177,7 +190,17 @@ function writeAddress() {
   if (state.node) parts.set("node", state.node);
   if (state.gone.size) parts.set("without", [...state.gone].join(","));
   if (state.changed.size) parts.set("edges", [...state.changed].map(([edge, on]) => (on ? "+" : "-") + edgeName(edge)).join(","));
-  history.replaceState(null, "", `#circuit?${parts}`);
+  clearTimeout(addressPending);
+  addressPending = setTimeout(() => setAddress(`#circuit?${parts}`), 200);
+}
+
+/* Browsers allow few changes a second, and none where the page is a part of another. */
+function setAddress(address) {
+  try {
+    history.replaceState(null, "", address);
+  } catch {
+    // The page works without.
+  }
 }
 
 function readAddress() {
@@ -210,7 +233,7 @@ function showHead(name) {
   const figures = [
     figure(null, view.attention, `${view.name} on average: the lighter a patch, the more of what it gathers comes from there`),
     ...view.images.map((image) =>
-      figure(image.uri, image.attention, `${DATA.classes[image.label]}: KL ${image.kl.toFixed(4)} without ${view.name}`)),
+      figure(DATA.pictures[image.picture], image.attention, `${DATA.classes[image.label]}: KL ${image.kl.toFixed(4)} without ${view.name}`)),
   ];
   byId("head-view").replaceChildren(...figures);
 }
@@ -294,10 +317,10 @@ function start() {
   const isLinked = readAddress();
   explorer.fit();
   explorer.choose(state.node);
-  const address = location.hash;
   update();
   if (isLinked) byId("circuit").scrollIntoView();
-  else history.replaceState(null, "", address || location.pathname.split("/").pop());
+  else clearTimeout(addressPending);
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
 }
 
 start();
