@@ -193,6 +193,17 @@ def test_a_browser_that_allows_no_addresses_shows_the_page_all_the_same(look, pa
     assert browser.get_log("browser") == []
 
 
+def test_the_graph_fits_its_place_when_the_window_changes(look, page):
+    scales = []
+    for width in (1280, 700):
+        browser = look(page, width=width)
+        scales.append(browser.execute_script("return explorer.transform.k"))
+    metrics = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_async_script("setTimeout(arguments[0], 300)")
+    assert browser.execute_script("return explorer.transform.k") == pytest.approx(scales[0]) != scales[1]
+
+
 def test_keys_of_the_browser_stay_its_own(look, page):
     browser = look(page)
     zoom = "new KeyboardEvent('keydown', {key: '+', ctrlKey: true, cancelable: true})"

@@ -242,6 +242,8 @@ class Explorer {
       })
       .on("zoom", (event) => {
         this.transform = event.transform;
+        // What the reader has moved stays where it is when the window changes.
+        if (event.sourceEvent) this.isFitted = false;
         this.draw();
       })
       .on("end", () => {
@@ -264,7 +266,7 @@ class Explorer {
       }
     });
     canvas.addEventListener("keydown", (event) => this.key(event));
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    new ResizeObserver(() => (this.isFitted ? this.fit() : this.draw())).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
@@ -317,6 +319,7 @@ class Explorer {
   }
 
   fit() {
+    this.isFitted = true;
     const width = this.canvas.clientWidth, height = this.canvas.clientHeight;
     const left = -HALF_WIDTH - 24, right = (this.graph.levels - 1) * COLUMN + HALF_WIDTH + 20;
     const tall = 2 * (this.top + ROW * 2);
