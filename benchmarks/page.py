@@ -41,7 +41,7 @@ def synthetic(run: Run, graph: Graph) -> Run:
     circuit = Circuit(
         graph=graph, keep_mask=graph.all_edges, ablation=run.circuit.ablation, kl=0.0, method="synthetic", scores=scores
     )
-    return replace(run, circuit=circuit, model_data=None, heads=())
+    return replace(run, circuit=circuit, found=replace(run.found, model_data=None, heads=[]))
 
 
 def opened(browser: webdriver.Chrome, page: Path) -> float:

@@ -44,10 +44,11 @@ def run_stage(stage: str, folder: Path) -> Done:
 
 
 def _run(work: Callable[[], None], folder: Path) -> Done:
-    """The working directory, the log handlers and the number of threads are put back afterwards."""
+    """The working directory, environment, log handlers and number of threads are put back afterwards."""
     logger, threads = logging.getLogger("vitprune"), torch.get_num_threads()
     handlers, level, before = logger.handlers[:], logger.level, Path.cwd()
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+    environment = dict(os.environ)
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -56,6 +57,8 @@ def _run(work: Callable[[], None], folder: Path) -> Done:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
         logger.handlers[:] = handlers
         logger.setLevel(level)
         torch.set_num_threads(threads)

@@ -51,7 +51,6 @@ def test_tables_are_json_on_request(tmp_path, monkeypatch):
 
 def test_quiet_leaves_warnings_and_errors_alone(tmp_path, monkeypatch):
     for arguments, level in ((("--quiet",), "WARNING"), ((), "INFO")):
-        monkeypatch.delenv(terminal.QUIET, raising=False)
         levels = []
         monkeypatch.setattr(cli, "report_errors", lambda levels=levels: watched(levels))
         assert_one_sentence(run_command(*arguments, "table", folder=tmp_path), "no such file")

@@ -14,7 +14,7 @@ from tests.report.page.conftest import random_run
 from tests.training.conftest import tiny_config
 from vitprune.report.circuit_picture import MAX_EDGES, draw_circuit
 from vitprune.report.kept import draw_kept
-from vitprune.report.worst import Verdict, draw_worst, worst_images
+from vitprune.report.worst import Opinion, draw_worst, worst_images
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -86,9 +86,9 @@ def test_the_worst_images_are_those_with_the_least_probability_for_their_class(t
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 1.0], [1.0, 1.0]])
     labels = np.array([0, 0, 0, 1])
     found = worst_images(logits, labels, 3)
-    assert [verdict.index for verdict in found] == [1, 2, 3]
+    assert [opinion.index for opinion in found] == [1, 2, 3]
     shares = torch.tensor([0.0, 2.0]).softmax(0)
-    assert found[0] == Verdict(
+    assert found[0] == Opinion(
         index=1, label=0, predicted=1, of_label=float(found[0].of_label), of_predicted=float(found[0].of_predicted)
     )
     np.testing.assert_allclose([found[0].of_label, found[0].of_predicted], shares, rtol=1e-6)

@@ -17,7 +17,9 @@ def download(params: ParamsFile = Path("params.yaml"), out: OutFolder = Path("da
     data = options.data
     check_path(data, out)
     check_targets(folders=[out])
-    with atomic_folder(out) as partial, progress(f"download {data.source}", "bytes") as on_progress:
+    # What comes over the network is known by its size, what lies here by its number.
+    unit = "bytes" if data.source == "kaggle" and data.path is None else "files"
+    with atomic_folder(out) as partial, progress(f"download {data.source}", unit) as on_progress:
         fetch(data, partial, on_progress, options.clean.archive_limits)
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     logging.getLogger(__name__).info("%s: %.1f MB are in %s", data.source, sum(sizes) / 1e6, out)

@@ -29,7 +29,7 @@ def report(
     import jinja2
 
     from vitprune.circuit import Circuit
-    from vitprune.commands.inputs import open_data, open_params
+    from vitprune.commands.inputs import load_for, open_data, open_params
     from vitprune.commands.results import open_results
     from vitprune.commands.versions import versions
     from vitprune.core.compute.distributed import world
@@ -51,7 +51,7 @@ def report(
     check_targets(files=[out, *pictures])
     packed = open_data(data, options)
     found_circuit, sorted_model = Circuit.load(circuit, device), load_model(circuit / "model", device)
-    pruned_model = load_model(pruned, device)
+    pruned_model = load_for(pruned, options, packed, device)
     scores, times, table = open_results(metrics / "evaluate.json", metrics / "timing.json")
     size = max(int(key.removeprefix("batch_")) for key in times[BASELINE.name])
     others = read_experiments(experiments, size) if experiments is not None else []
@@ -73,13 +73,8 @@ def report(
                 tables=read_tables(plots, data),
                 packed=packed,
                 circuit=found_circuit,
-                model_data=findings.model_data,
-                chosen=findings.chosen,
-                heads=findings.heads,
-                viewed=findings.viewed,
                 pruned=pruned_model.model.config,
-                logits=findings.logits,
-                worst=findings.worst,
+                found=findings,
                 versions=versions(times["machine"]),
                 experiments=others,
             ),

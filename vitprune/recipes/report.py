@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
-from vitprune.circuit.heads import HeadView, view_heads
+from vitprune.circuit.heads import view_heads
 from vitprune.core.model import SavedModel
 from vitprune.core.model.predict import predict
 from vitprune.core.packed import PackedData
 from vitprune.evaluation.summary import multiply_adds
+from vitprune.report.page import Findings
 from vitprune.report.page.images import spread_over_classes
 from vitprune.report.page.weights import model_data
-from vitprune.report.worst import Verdict, worst_images
+from vitprune.report.worst import worst_images
 
 COMPUTED_IMAGES = 20
 """Test images that the page computes with."""
@@ -26,22 +23,6 @@ VIEWED_IMAGES, FEWEST_VIEWED = 128, 16
 """Test images on which heads are viewed; fewer of a large model."""
 VIEW_MULTIPLY_ADDS = 10**12
 """About a minute on two CPU cores."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Findings:
-    """What is shown of a circuit, its model, and the pruned model, on test images.
-
-    ``chosen`` and ``viewed`` are the indices of the images that the page computes with and that heads are viewed on,
-    ``logits (N, classes)`` those of the pruned model.
-    """
-
-    chosen: np.ndarray
-    viewed: np.ndarray
-    model_data: Mapping[str, Any] | None
-    heads: list[HeadView]
-    logits: Tensor
-    worst: list[Verdict]
 
 
 def find(

@@ -19,7 +19,7 @@ _NAME_LENGTH = 14
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Opinion:
     """What a model says of an image: its class, the predicted one, and the probabilities it gives to both."""
 
     index: int
@@ -29,7 +29,7 @@ class Verdict:
     of_predicted: float
 
 
-def worst_images(logits: Tensor, labels: np.ndarray, count: int = ACROSS * DOWN) -> list[Verdict]:
+def worst_images(logits: Tensor, labels: np.ndarray, count: int = ACROSS * DOWN) -> list[Opinion]:
     """The images to whose label the model gives the least probability, worst first.
 
     ``logits`` are ``(n, k)``, ``labels`` ``(n,)``.
@@ -39,7 +39,7 @@ def worst_images(logits: Tensor, labels: np.ndarray, count: int = ACROSS * DOWN)
     chosen = np.argsort(of_label, kind="stable")[:count]
     predicted = probabilities.argmax(axis=1)
     return [
-        Verdict(
+        Opinion(
             index=index,
             label=int(labels[index]),
             predicted=int(predicted[index]),
@@ -50,22 +50,22 @@ def worst_images(logits: Tensor, labels: np.ndarray, count: int = ACROSS * DOWN)
     ]
 
 
-def draw_worst(path: Path, verdicts: Sequence[Verdict], images: np.ndarray, class_names: Sequence[str]) -> None:
+def draw_worst(path: Path, opinions: Sequence[Opinion], images: np.ndarray, class_names: Sequence[str]) -> None:
     """Write a PNG of these test images ``(n, c, s, s)``, uint8, with their labels and what was predicted instead."""
-    down = -(-len(verdicts) // ACROSS)
-    wrong = sum(verdict.label != verdict.predicted for verdict in verdicts)
+    down = -(-len(opinions) // ACROSS)
+    wrong = sum(opinion.label != opinion.predicted for opinion in opinions)
     with drawn(path, (1.35 * ACROSS, 1.75 * down + 0.5)) as figure:
-        for axes, verdict in zip(figure.subplots(down, ACROSS, squeeze=False).flat, verdicts, strict=False):
-            pixels = images[verdict.index].transpose(1, 2, 0)
+        for axes, opinion in zip(figure.subplots(down, ACROSS, squeeze=False).flat, opinions, strict=False):
+            pixels = images[opinion.index].transpose(1, 2, 0)
             axes.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
-            name, other = (shortened(class_names[label], _NAME_LENGTH) for label in (verdict.label, verdict.predicted))
-            is_wrong = verdict.label != verdict.predicted
-            said = f"taken for {other}, {100 * verdict.of_predicted:.0f} %" if is_wrong else "right"
-            axes.set_title(f"{name}, {100 * verdict.of_label:.0f} %\n{said}", fontsize=8)
+            name, other = (shortened(class_names[label], _NAME_LENGTH) for label in (opinion.label, opinion.predicted))
+            is_wrong = opinion.label != opinion.predicted
+            said = f"taken for {other}, {100 * opinion.of_predicted:.0f} %" if is_wrong else "right"
+            axes.set_title(f"{name}, {100 * opinion.of_label:.0f} %\n{said}", fontsize=8)
         for axes in figure.axes:
             axes.set_axis_off()
         figure.suptitle(
             f"Test images to whose class the fine-tuned, pruned model gives the least probability: {wrong} of these "
-            f"{len(verdicts)} are wrong",
+            f"{len(opinions)} are wrong",
             fontsize=11,
         )

@@ -14,6 +14,7 @@ import pytest
 import torch
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.training.conftest import PREPROCESSING, random_split, tiny_model
 from vitprune.circuit import Ablation, Circuit, Graph, discover
@@ -76,6 +77,8 @@ def look(browser: webdriver.Chrome) -> Callable[..., webdriver.Chrome]:
         browser.get("about:blank")
         browser.get_log("browser")
         browser.get(f"{page.as_uri()}{address}")
+        ready = "return document.documentElement.dataset.ready"
+        WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(ready))
         return browser
 
     return opened
@@ -136,13 +139,8 @@ def run_of(packed: PackedData, circuit: Circuit, saved: SavedModel) -> Run:
         tables={"train": epochs, "finetune_pruned": epochs, "faithfulness": pd.DataFrame(points)},
         packed=packed,
         circuit=circuit,
-        model_data=found.model_data,
-        chosen=found.chosen,
-        heads=found.heads,
-        viewed=found.viewed,
         pruned=saved.model.config,
-        logits=found.logits,
-        worst=found.worst,
+        found=found,
         versions={"commit": "abc", "torch": "2.15"},
     )
 
@@ -177,8 +175,8 @@ def keep_mask_of(run: Run, gone: set[str], changed: dict[tuple[str, str], bool])
 
 def wanted_logits(run: Run, model: ViT, mask: torch.Tensor) -> np.ndarray:
     """Logits of the masked model in Python on the images that the page computes with."""
-    images = PREPROCESSING(torch.from_numpy(run.packed.test.images[run.chosen]))
+    images = PREPROCESSING(torch.from_numpy(run.packed.test.images[run.found.chosen]))
     circuit = replace(run.circuit, keep_mask=mask)
     # One by one, because ablations may depend on the number of an image among all test images.
-    one_by_one = zip(run.chosen.tolist(), images, strict=True)
+    one_by_one = zip(run.found.chosen.tolist(), images, strict=True)
     return torch.cat([circuit.logits(model, image[None], first=index) for index, image in one_by_one]).numpy()

@@ -19,7 +19,9 @@ from tests.training.conftest import tiny_model
 from vitprune.report.page import write_page
 from vitprune.report.page.explorer import explorer_data, removal_steps
 
-LOGITS = "return model.logits.map((row) => Array.from(row))"
+RAW_LOGITS = "return model.logits.map((row) => Array.from(row))"
+LOGITS = f"if (pending) showOutcome(keptEdges()); {RAW_LOGITS}"
+"""On a slow machine the page computes a moment after a change, for which the tests do not wait."""
 SLIDE = "const s = document.getElementById('step'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))"
 GROUND = "return getComputedStyle(document.documentElement).backgroundColor"
 NONSENSE = ("#circuit?step=x&node=zz&without=logits,zz&edges=-a>b,,", "#circuit?", "#%E0%A4%A", "#circuit?step=-5")
@@ -108,6 +110,7 @@ def test_the_slider_goes_through_the_removals_and_the_figures_follow(look, page,
         assert f"{int(left.sum())} of" in browser.find_element(By.ID, "step-text").text
         np.testing.assert_allclose(browser.execute_script(LOGITS), wanted_logits(run, model_of(), left), atol=1e-4)
     browser.find_element(By.ID, "whole").click()
+    browser.execute_script(LOGITS)
     assert browser.find_element(By.ID, "figures").text.startswith("KL 0.0000 nats")
 
 
@@ -183,7 +186,7 @@ def test_what_was_changed_last_is_computed_even_if_that_takes_long(look, page, r
     browser.execute_script("lastTook = 1000; state.step = 0; update()")
     browser.execute_async_script("setTimeout(arguments[0], 300)")
     whole = wanted_logits(run, model_of(), run.circuit.graph.all_edges)
-    np.testing.assert_allclose(browser.execute_script(LOGITS), whole, atol=1e-4)
+    np.testing.assert_allclose(browser.execute_script(RAW_LOGITS), whole, atol=1e-4)
 
 
 def test_a_browser_that_allows_no_addresses_shows_the_page_all_the_same(look, page):
@@ -225,15 +228,15 @@ def test_nothing_is_wider_than_a_phone(look, page):
 
 def test_each_head_has_its_picture(look, page, run):
     browser = look(page)
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#head option")) == len(run.heads)
-    for view in run.heads:
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#head option")) == len(run.found.heads)
+    for view in run.found.heads:
         browser.execute_script("showHead(arguments[0])", view.name)
         assert len(browser.find_elements(By.CSS_SELECTOR, "#head-view canvas")) == 5
 
 
 def test_the_text_says_what_was_removed_what_it_cost_and_which_head_matters_most(look, page, run):
     text = look(page).find_element(By.ID, "summary").text
-    best = max(run.heads, key=lambda view: float(view.kl.mean()))
+    best = max(run.found.heads, key=lambda view: float(view.kl.mean()))
     assert f"The head that matters most to the baseline is {best.name}" in text
     assert "Pruning removed 0 of 4 heads and 0 of 64 neurons from the weights." in text
     assert "has 1.50× at batch 8 of the baseline’s speed" in text
@@ -263,11 +266,20 @@ def test_the_page_needs_no_network(page: Path):
 
 
 def test_a_large_model_is_left_out_with_a_word(look, run, tmp_path):
-    write_page(tmp_path / "index.html", replace(run, model_data=None))
+    write_page(tmp_path / "index.html", replace(run, found=replace(run.found, model_data=None)))
     browser = look(tmp_path / "index.html")
     assert "too large to compute with" in browser.find_element(By.ID, "outcome").text
     browser.execute_script("toggleNode('a0.h1')")
     assert browser.get_log("browser") == []
+
+
+def test_a_model_is_right_on_every_image_only_if_it_is(look, run, tmp_path):
+    """Its least certain answers may all be right, and others wrong all the same."""
+    labels = torch.from_numpy(run.packed.test.labels)
+    for logits, is_said in ((run.found.logits, False), (torch.eye(4)[labels], True)):
+        write_page(tmp_path / "index.html", replace(run, found=replace(run.found, worst=[], logits=logits)))
+        text = look(tmp_path / "index.html").find_element(By.ID, "mistakes").text
+        assert ("It is right on every test image." in text) == is_said
 
 
 def test_without_a_trace_the_edges_go_by_their_scores(run):

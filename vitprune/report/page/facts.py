@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitprune.circuit import Circuit
+from vitprune.circuit.heads import HeadView
 from vitprune.core.model.vit import ViTConfig
 from vitprune.evaluation.models import BASELINE, CIRCUIT, UPGRADED_BASELINE, UPGRADED_BASELINE_PRUNED
 
@@ -34,12 +35,9 @@ def facts_of(
     scores: Mapping[str, Any],
     timing: Mapping[str, Any],
     circuit: Circuit,
-    heads: Mapping[str, tuple[float, float]],
+    heads: Sequence[HeadView],
 ) -> Facts:
-    """The sentences, from the shape of the pruned model, the figures of the evaluation, and the circuit.
-
-    ``heads`` maps each head to the KL in nats and the share of images that it costs the baseline to lose it.
-    """
+    """The sentences, from the shape of the pruned model, the figures of the evaluation, the circuit, and all heads."""
     return Facts(
         removed=_removed(pruned), cost=_cost(scores, timing), circuit=_circuit(circuit, scores), head=_head(heads)
     )
@@ -101,21 +99,21 @@ def _circuit(circuit: Circuit, scores: Mapping[str, Any]) -> str:
     )
 
 
-def _head(heads: Mapping[str, tuple[float, float]]) -> str:
+def _head(heads: Sequence[HeadView]) -> str:
     if not heads:
         return "The model has no heads."
-    first, *others = sorted(heads, key=lambda name: -heads[name][0])
-    layer, head = first.removeprefix("a").split(".h")
-    then = f" The next is {others[0]}: {_lost(*heads[others[0]])}." if others else ""
+    first, *others = sorted(heads, key=lambda view: -float(view.kl.mean()))
+    then = f" The next is {others[0].name}: {_lost(others[0])}." if others else ""
     return (
-        f"The head that matters most to the baseline is {first} (head {head} of layer {layer}): without it, "
-        f"predictions move by {_lost(*heads[first])}.{then}"
+        f"The head that matters most to the baseline is {first.name} (head {first.head} of layer {first.layer}): "
+        f"without it, predictions move by {_lost(first)}.{then}"
     )
 
 
-def _lost(kl: float, lost: float) -> str:
-    verb = "falls" if lost >= 0 else "rises"
-    return f"a KL of {kl:.4f} nats on average, and accuracy {verb} by {100 * abs(lost):.1f} points"
+def _lost(view: HeadView) -> str:
+    verb = "falls" if view.lost >= 0 else "rises"
+    points = f"{100 * abs(view.lost):.1f} points"
+    return f"a KL of {float(view.kl.mean()):.4f} nats on average, and accuracy {verb} by {points}"
 
 
 def _listed(items: Sequence[str]) -> str:

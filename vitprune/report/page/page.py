@@ -26,12 +26,13 @@ from vitprune.core.model.vit import ViTConfig
 from vitprune.core.packed import PackedData
 from vitprune.evaluation.models import BASELINE, MODELS
 from vitprune.evaluation.table import Table
+from vitprune.report.confusion import confusion_matrix
 from vitprune.report.page import charts
 from vitprune.report.page.explorer import explorer_data
 from vitprune.report.page.facts import facts_of
 from vitprune.report.page.images import data_uri
 from vitprune.report.pareto import Experiment, pareto_front
-from vitprune.report.worst import Verdict
+from vitprune.report.worst import Opinion
 from vitprune.storage import write_text
 
 ASSETS = files("vitprune.report.page") / "assets"
@@ -42,13 +43,27 @@ MAX_THUMBNAILS = 96
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+    """What is found for the page, of a circuit, its model, and the pruned model, on test images.
+
+    ``chosen`` and ``viewed`` are the indices of the images that the page computes with and that heads are viewed on,
+    ``logits (N, classes)`` those of the pruned model.
+    """
+
+    chosen: np.ndarray
+    viewed: np.ndarray
+    model_data: Mapping[str, Any] | None
+    heads: list[HeadView]
+    logits: Tensor
+    worst: list[Opinion]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """All that the page shows of one run of the pipeline.
 
     ``scores`` and ``timing`` are those of the evaluation, which make ``table``; ``faithfulness`` is the circuit's.
-    ``tables`` are those in plots/ and data/clean by their names, as far as they are there. ``chosen`` are the test
-    images that the page computes with,
-    ``viewed`` those that the heads were viewed on, as indices.
+    ``tables`` are those in plots/ and data/clean by their names, as far as they are there.
     """
 
     dataset: str
@@ -61,13 +76,8 @@ class Run:
     tables: Mapping[str, pd.DataFrame]
     packed: PackedData
     circuit: Circuit
-    model_data: Mapping[str, Any] | None
-    chosen: np.ndarray
-    heads: Sequence[HeadView]
-    viewed: np.ndarray
     pruned: ViTConfig
-    logits: Tensor
-    worst: Sequence[Verdict]
+    found: Findings
     versions: Mapping[str, str]
     experiments: Sequence[Experiment] = field(default=())
 
@@ -110,34 +120,35 @@ def _context(run: Run) -> dict[str, Any]:
             "lost": view.lost,
             "in_circuit": "in the circuit" if view.name in closed else "not in it",
         }
-        for view in run.heads
+        for view in run.found.heads
     ]
-    costs = {view.name: (float(view.kl.mean()), view.lost) for view in run.heads}
+    matrix = confusion_matrix(run.found.logits, packed.test.labels)
     cleaning = _cleaning_rows(run)
     pictures = Pictures(packed.test.images)
-    heads = [_head_data(view, run, pictures) for view in run.heads]
+    heads = [_head_data(view, run, pictures) for view in run.found.heads]
     data = {
         "graph": explorer_data(circuit),
-        "model": run.model_data,
+        "model": run.found.model_data,
         "classes": list(packed.class_names),
         "images": [
-            {"picture": pictures.add(index), "label": int(packed.test.labels[index])} for index in run.chosen.tolist()
+            {"picture": pictures.add(index), "label": int(packed.test.labels[index])}
+            for index in run.found.chosen.tolist()
         ],
         "heads": heads,
         "pictures": pictures.addresses,
-        "charts": _charts(run, head_rows),
+        "charts": _charts(run, head_rows, matrix),
     }
     return {
         "run": run,
-        "facts": facts_of(run.pruned, run.scores, run.timing, circuit, costs),
+        "facts": facts_of(run.pruned, run.scores, run.timing, circuit, run.found.heads),
         "table": run.table,
         "head_rows": sorted(head_rows, key=lambda row: -row["kl"]),
         "worst": [
-            {"uri": data_uri(packed.test.images[verdict.index]), "verdict": verdict}
-            for verdict in run.worst
-            if verdict.label != verdict.predicted
+            {"uri": data_uri(packed.test.images[opinion.index]), "opinion": opinion}
+            for opinion in run.found.worst
+            if opinion.label != opinion.predicted
         ],
-        "wrong": int((run.logits.argmax(dim=1).cpu().numpy() != packed.test.labels).sum()),
+        "wrong": int(matrix.sum() - matrix.trace()),
         "num_thumbnails": len(cleaning),
         "thumbnails": _with_pictures(cleaning[:MAX_THUMBNAILS], run),
         "class_names": packed.class_names,
@@ -183,8 +194,8 @@ def _head_data(view: HeadView, run: Run, pictures: Pictures) -> dict[str, Any]:
         "lost": view.lost,
         "images": [
             {
-                "picture": pictures.add(int(run.viewed[index])),
-                "label": int(run.packed.test.labels[run.viewed[index]]),
+                "picture": pictures.add(int(run.found.viewed[index])),
+                "label": int(run.packed.test.labels[run.found.viewed[index]]),
                 "kl": float(view.kl[index]),
                 "attention": _bytes(view.attention[index]),
             }
@@ -197,7 +208,7 @@ def _bytes(attention: Tensor) -> list[int]:
     return (255 * attention / attention.max().clamp_min(1e-12)).round().int().tolist()
 
 
-def _charts(run: Run, head_rows: list[dict[str, Any]]) -> dict[str, charts.Spec]:
+def _charts(run: Run, head_rows: list[dict[str, Any]], matrix: np.ndarray) -> dict[str, charts.Spec]:
     tables, config = run.tables, run.pruned
     layers = range(config.num_layers)
     found: dict[str, charts.Spec] = {"time": _time_chart(run)}
@@ -226,7 +237,7 @@ def _charts(run: Run, head_rows: list[dict[str, Any]]) -> dict[str, charts.Spec]
         found["pruning"] = charts.pruning(tables["prune"])
     if "faithfulness" in tables:
         found["faithfulness"] = charts.faithfulness(_faithfulness_rows(run), len(run.circuit.graph.edges))
-    found["confusion"] = charts.confusion(_confusion_rows(run), run.packed.class_names)
+    found["confusion"] = charts.confusion(_confusion_rows(matrix, run.packed.class_names), run.packed.class_names)
     return found
 
 
@@ -261,18 +272,15 @@ def _faithfulness_rows(run: Run) -> list[dict[str, Any]]:
     return [*own, point, *(row for row in rows if row["method"] != found)]
 
 
-def _confusion_rows(run: Run) -> list[dict[str, Any]]:
-    predicted, labels, names = run.logits.argmax(dim=1).cpu().numpy(), run.packed.test.labels, run.packed.class_names
-    counts = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(counts, (labels, predicted), 1)
+def _confusion_rows(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "actual": names[actual],
             "predicted": names[other],
-            "count": int(counts[actual, other]),
-            "share": float(counts[actual, other] / counts[actual].sum()),
+            "count": int(matrix[actual, other]),
+            "share": float(matrix[actual, other] / matrix[actual].sum()),
         }
-        for actual, other in zip(*np.nonzero(counts), strict=True)
+        for actual, other in zip(*np.nonzero(matrix), strict=True)
     ]
 
 

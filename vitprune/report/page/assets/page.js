@@ -62,6 +62,7 @@ function computeSoon(kept) {
   clearTimeout(pending);
   const compute = () => {
     const start = performance.now();
+    pending = null;
     showOutcome(kept);
     lastTook = performance.now() - start;
   };
@@ -324,3 +325,4 @@ function start() {
 }
 
 start();
+document.documentElement.dataset.ready = "yes";
