@@ -35,7 +35,7 @@ def exact_effects(given: Trained, images: Tensor, graph: Graph, ablation: Ablati
     """The change of the metric for each edge that is removed alone, in the order of ``graph.edges``."""
     evaluator = IncrementalEvaluator(given.model, images, graph, graph.all_edges, ablation, metric=metric)
     places = graph.all_edges.nonzero().tolist()
-    return torch.tensor([evaluator.damage_without([[place]])[0] - evaluator.damage for place in map(tuple, places)])
+    return torch.cat([evaluator.damage_without([[place]])[0] - evaluator.damage for place in map(tuple, places)])
 
 
 def compare(given: Trained) -> tuple[list[str], Figure]:

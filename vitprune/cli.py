@@ -22,6 +22,7 @@ from vitprune.commands.predict import predict
 from vitprune.commands.prune import prune
 from vitprune.commands.report import report
 from vitprune.commands.show import show
+from vitprune.commands.stability import stability
 from vitprune.commands.table import table
 from vitprune.commands.terminal import AS_JSON, QUIET, report_errors, set_up_logging
 from vitprune.commands.train import train
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
 )
 STAGES = (download, clean, train, acdc, prune, finetune, evaluate, report)
-TOOLS = (params, table, pareto, show, predict, benchmark, export)
+TOOLS = (params, table, pareto, stability, show, predict, benchmark, export)
 for command in (*STAGES, *TOOLS):
     app.command()(command)
 

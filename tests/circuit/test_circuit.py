@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,20 @@ def test_a_circuit_survives_saving_and_loading(tmp_path, pooling):
     assert (loaded.method, loaded.metric, loaded.tau, loaded.kl) == ("acdc-node-edge", "kl", 0.01, circuit.kl)
     torch.testing.assert_close(loaded.scores, circuit.scores, equal_nan=True)
     torch.testing.assert_close(loaded.logits(model, images), circuit.logits(model, images))
+
+
+def test_how_often_samples_keep_an_edge_is_in_the_file(tmp_path):
+    model = random_model(9)
+    circuit = discover(model, random_images(model), tau=0.01)
+    assert circuit.frequency is None
+    shares = torch.rand(circuit.keep_mask.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    replace(circuit, frequency=shares).save(tmp_path / "circuit")
+    loaded = Circuit.load(tmp_path / "circuit").frequency
+    edges = circuit.graph.all_edges
+    torch.testing.assert_close(loaded[edges], shares[edges], rtol=0, atol=0)
+    assert loaded[~edges].isnan().all()
+    sender, receiver, _, share = json.loads((tmp_path / "circuit" / "circuit.json").read_text())["kept"][0]
+    assert share == shares[circuit.graph.receiver_index[receiver], circuit.graph.sender_index[sender]]
 
 
 def test_a_circuit_from_before_there_was_a_choice_reads_the_class_token(tmp_path):

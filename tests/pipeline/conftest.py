@@ -27,6 +27,7 @@ SMALL = {
     "train.augment.mixup_alpha": 0,
     "acdc.tau": 0.0001,
     "acdc.mlp_groups": 2,
+    "acdc.bootstrap_samples": 2,
     "acdc.num_images": 32,
     "acdc.num_reference_images": 64,
     # No clock decides, but the circuit.

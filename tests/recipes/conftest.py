@@ -23,7 +23,7 @@ SMALL = {
         "optimizer": "adamw",
         "augment": NO_AUGMENTATION.model_dump(),
     },
-    "acdc": {"num_images": 16, "num_reference_images": 16, "mlp_groups": 2, "tau": 1e-4},
+    "acdc": {"num_images": 16, "num_reference_images": 16, "mlp_groups": 2, "tau": 1e-4, "bootstrap_samples": 3},
     "prune": {
         "target_speedup": None,
         "num_images": 16,

@@ -4,6 +4,7 @@ import torch
 from tests.recipes.conftest import CPU, OPTIONS
 from vitprune.recipes.acdc import find_circuit
 from vitprune.recipes.prune import CircuitModel, prune
+from vitprune.recipes.stability import find_stability
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +41,18 @@ def test_what_it_finds_is_what_pruning_by_a_circuit_takes(found, packed, baselin
     pruned = prune(packed, baseline, CircuitModel(found.circuit, found.saved), OPTIONS.prune, 1, CPU)
     assert sum(pruned.saved.model.config.layer_heads) == pruned.metrics["heads"]["kept"]
     assert pruned.metrics["heads"]["kept"] == found.metrics["heads"]["kept"]
+
+
+def test_bootstrap_samples_say_which_edges_are_undecided(found, packed, baseline):
+    stable = found.stable.metrics
+    assert stable["samples"] == 3
+    assert sum(stable["edges"].values()) == len(found.circuit.graph.edges)
+    assert sum(stable["edges_of_the_circuit"].values()) == len(found.circuit.kept)
+    assert stable["jaccard"]["low"] <= stable["jaccard"]["mean"] <= stable["jaccard"]["high"] < 1
+    assert found.metrics["stability"] == stable
+    assert torch.equal(found.circuit.frequency, found.stable.stability.frequency)
+    without = find_circuit(packed, baseline, OPTIONS.acdc.model_copy(update={"bootstrap_samples": None}), CPU)
+    assert (without.stable, without.metrics["stability"], without.circuit.frequency) == (None, None, None)
+    assert without.circuit.kept == found.circuit.kept
+    later = find_stability(packed, found.saved, without.circuit, OPTIONS.acdc, 3)
+    assert later.metrics == stable

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -131,12 +131,16 @@ class Ablation:
                 f"{list(config.layer_neurons)}, {config.num_tokens} tokens and width {config.d_model}"
             )
 
-    @torch.no_grad()
     def activations(self, model: ViT, images: Tensor, first: int) -> Activations:
         """What replaces the activations of removed senders on ``images``, the first of which has the index ``first``.
 
         Raises CircuitError if the ablation was made for another model.
         """
+        return self.activations_at(model, images, range(first, first + len(images)))
+
+    @torch.no_grad()
+    def activations_at(self, model: ViT, images: Tensor, indices: Sequence[int]) -> Activations:
+        """The same on images with these indices, which need not be consecutive."""
         self.check(model)
         if self.foldable:
             return Activations(
@@ -144,26 +148,24 @@ class Ablation:
                 heads=tuple(heads[:, None] for heads in self.heads),
                 neurons=tuple(neurons[None] for neurons in self.neurons),
             )
-        indices = torch.arange(first, first + len(images))
+        return run_whole(model, self._sources_of(images, indices))[1]
+
+    def on(self, images: Tensor, indices: Sequence[int]) -> Ablation:
+        """The ablation under which image n is replaced as image ``indices[n]`` of ``images`` is under this one."""
+        if self.foldable:
+            return self
+        sources = self._sources_of(images[torch.tensor(indices, device=images.device)], indices)
+        return replace(self, kind="resample", sources=sources, std=0.0)
+
+    def _sources_of(self, images: Tensor, indices: Sequence[int]) -> Tensor:
+        """The images whose activations replace those of ``images``, which have these indices."""
         if self.kind == "resample":
-            return run_whole(model, self.sources[(indices % len(self.sources)).to(self.sources.device)])[1]
+            return self.sources[torch.tensor(indices, device=self.sources.device) % len(self.sources)]
         noises = [
             torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(self.seed * 1_000_003 + index))
-            for index in indices.tolist()
+            for index in indices
         ]
-        return run_whole(model, images + self.std * torch.stack(noises).to(images))[1]
-
-
-def activations_at(ablation: Ablation, model: ViT, images: Tensor, indices: Sequence[int]) -> Activations:
-    """What ``Ablation.activations`` gives, on images with these indices, which need not be consecutive."""
-    if ablation.foldable:
-        return ablation.activations(model, images, 0)
-    parts = [ablation.activations(model, images[n : n + 1], index) for n, index in enumerate(indices)]
-    return Activations(
-        embed=torch.cat([part.embed for part in parts]),
-        heads=tuple(torch.cat(heads, dim=1) for heads in zip(*(part.heads for part in parts), strict=True)),
-        neurons=tuple(torch.cat(neurons) for neurons in zip(*(part.neurons for part in parts), strict=True)),
-    )
+        return images + self.std * torch.stack(noises).to(images)
 
 
 def _check_reference(kind: str, model: ViT, images: Tensor) -> None:

@@ -24,7 +24,7 @@ from vitprune.core.model.vit import ViT
 from vitprune.errors import CheckpointError, CircuitError
 from vitprune.storage import atomic_folder, check_unchanged, read_json, write_json
 
-FORMAT = 2
+FORMAT = 3
 ALL_RECEIVERS = "*"
 """The receiver in a decision about a node: all edges out of it."""
 
@@ -57,7 +57,8 @@ class Circuit:
 
     ``keep_mask (receivers, senders)`` is True for kept edges. ``kl`` is KL(full ‖ circuit) in nats on the images of the
     search. ``scores (receivers, senders)`` measure the importance of edges in the method's own way, NaN where unknown.
-    ``trace`` lists the decisions in the order they were taken. ``tau`` is None if there was no threshold.
+    ``frequency (receivers, senders)`` is the share of bootstrap samples on which an edge was kept, None if there were
+    none. ``trace`` lists the decisions in the order they were taken. ``tau`` is None if there was no threshold.
     """
 
     graph: Graph
@@ -68,6 +69,7 @@ class Circuit:
     metric: MetricName = "kl"
     tau: float | None = None
     scores: Tensor | None = None
+    frequency: Tensor | None = None
     trace: tuple[Decision, ...] = ()
 
     @cached_property
@@ -135,8 +137,8 @@ class Circuit:
             "kl": self.kl,
             "ablation": {"kind": self.ablation.kind, "std": self.ablation.std, "seed": self.ablation.seed},
             "graph": asdict(self.graph),
-            "kept": self._scored(self.kept),
-            "removed": self._scored(self.removed),
+            "kept": self._rows(self.kept),
+            "removed": self._rows(self.removed),
         }
         write_json(folder / "circuit.json", content)
         with (folder / "trace.csv").open("w", newline="", encoding="utf-8") as file:
@@ -150,11 +152,13 @@ class Circuit:
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / "ablation.safetensors"
         )
 
-    def _scored(self, edges: tuple[Edge, ...]) -> list[list[str | float | None]]:
-        """Sender, receiver and score of each edge; unknown scores are None."""
+    def _rows(self, edges: tuple[Edge, ...]) -> list[list[str | float | None]]:
+        """Sender, receiver, score and frequency of each edge; None where unknown."""
         indices = ((self.graph.receiver_index[receiver], self.graph.sender_index[sender]) for sender, receiver in edges)
-        scores = [math.nan if self.scores is None else float(self.scores[index]) for index in indices]
-        return [[*edge, None if math.isnan(score) else score] for edge, score in zip(edges, scores, strict=True)]
+        return [
+            [*edge, *(_value_at(values, index) for values in (self.scores, self.frequency))]
+            for edge, index in zip(edges, indices, strict=True)
+        ]
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Circuit:
@@ -167,8 +171,8 @@ class Circuit:
                     f"{folder / 'circuit.json'}: format {content['format']}, but this vitprune reads format {FORMAT}"
                 )
             graph = _graph(content["graph"])
-            scored = [(sender, receiver, score) for sender, receiver, score in content["kept"] + content["removed"]]
-            keep_mask = graph.mask_of([(sender, receiver) for sender, receiver, _ in content["kept"]])
+            rows = content["kept"] + content["removed"]
+            keep_mask = graph.mask_of([(sender, receiver) for sender, receiver, _, _ in content["kept"]])
             tensors = load_file(folder / "ablation.safetensors", device=str(device))
             with (folder / "trace.csv").open(newline="", encoding="utf-8") as file:
                 trace = tuple(_decision(row) for row in csv.DictReader(file))
@@ -180,7 +184,8 @@ class Circuit:
                 method=content["method"],
                 metric=content["metric"],
                 tau=content["tau"],
-                scores=_scores(graph, scored),
+                scores=_by_edge(graph, [(sender, receiver, score) for sender, receiver, score, _ in rows]),
+                frequency=_by_edge(graph, [(sender, receiver, share) for sender, receiver, _, share in rows]),
                 trace=trace,
             )
         except (KeyError, TypeError, ValueError, OSError, SafetensorError, CircuitError) as error:
@@ -241,13 +246,18 @@ def _ablation(content: dict[str, Any], tensors: dict[str, Tensor], num_layers: i
     )
 
 
-def _scores(graph: Graph, scored: list[tuple[str, str, float | None]]) -> Tensor | None:
-    if all(score is None for _, _, score in scored):
+def _value_at(values: Tensor | None, index: tuple[int, int]) -> float | None:
+    return None if values is None or values[index].isnan() else float(values[index])
+
+
+def _by_edge(graph: Graph, rows: list[tuple[str, str, float | None]]) -> Tensor | None:
+    """The values of senders and receivers as ``(receivers, senders)``, NaN where unknown; None if all are."""
+    if all(value is None for _, _, value in rows):
         return None
-    scores = torch.full(graph.all_edges.shape, math.nan, dtype=torch.float64)
-    for sender, receiver, score in scored:
-        scores[graph.receiver_index[receiver], graph.sender_index[sender]] = math.nan if score is None else score
-    return scores
+    values = torch.full(graph.all_edges.shape, math.nan, dtype=torch.float64)
+    for sender, receiver, value in rows:
+        values[graph.receiver_index[receiver], graph.sender_index[sender]] = math.nan if value is None else value
+    return values
 
 
 def _decision(row: dict[str, Any]) -> Decision:

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vitprune.circuit.ablation import Ablation, activations_at
+from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.metrics import Reference, damage, kl
 from vitprune.core.model.predict import evaluation_mode
 from vitprune.core.model.vit import Record, ViT
@@ -50,7 +50,7 @@ def view_heads(
     wholes = [_Whole.of(model, batch) for batch in images.split(BATCH_SIZE)]
     full = torch.cat([whole.logits for whole in wholes])
     removed = [
-        activations_at(ablation, model, batch, indices[first : first + len(batch)]).heads
+        ablation.activations_at(model, batch, indices[first : first + len(batch)]).heads
         for first, batch in zip(range(0, len(images), BATCH_SIZE), images.split(BATCH_SIZE), strict=True)
     ]
     for layer, block in enumerate(model.blocks):

@@ -33,4 +33,5 @@ class AcdcOptions(Options):
     batch_size: Positive | None
     candidates: Positive | None
     curves: bool
+    bootstrap_samples: Annotated[int, Field(ge=2)] | None
     seed: Seed

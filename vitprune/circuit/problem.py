@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
@@ -62,6 +64,13 @@ class Problem:
             graph=graph or Graph.of(model),
             ablation=ablation or Ablation.mean(model, images),
         )
+
+    def on(self, indices: Sequence[int]) -> Problem:
+        """The same problem on the images with these indices, which may repeat; each keeps its ablated activations."""
+        chosen = torch.tensor(indices, device=self.images.device)
+        labels = None if self.labels is None else self.labels[chosen]
+        ablation = self.ablation.on(self.images, indices)
+        return replace(self, images=self.images[chosen], labels=labels, ablation=ablation)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,9 @@ def acdc(
     faithfulness: Annotated[
         Path, typer.Option(help="CSV of KL, accuracy and recovered share against edges to write; a PNG goes beside it.")
     ] = Path("plots/faithfulness.csv"),
+    stability: Annotated[
+        Path, typer.Option(help="CSV of how often bootstrap samples keep an edge to write; a PNG goes beside it.")
+    ] = Path("plots/stability.csv"),
     journal: Annotated[
         Path,
         typer.Option(help="File that keeps the search, to go on after an interruption."),
@@ -26,20 +29,24 @@ def acdc(
 ) -> None:
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
     from vitprune.commands.inputs import load_for, open_data, open_params
-    from vitprune.commands.progress import search_progress
+    from vitprune.commands.progress import progress, search_progress
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
     from vitprune.recipes.acdc import find_circuit
     from vitprune.report.faithfulness import draw_faithfulness, write_faithfulness
+    from vitprune.report.stability import draw_stability, write_stability
     from vitprune.storage import atomic_folder, check_targets, write_json
 
     options, device = open_params(params)
-    picture = faithfulness.with_suffix(".png")
-    check_targets(files=[metrics, timing, faithfulness, picture, journal], folders=[out])
+    picture, stability_picture = faithfulness.with_suffix(".png"), stability.with_suffix(".png")
+    files = [metrics, timing, faithfulness, picture, stability, stability_picture, journal]
+    check_targets(files=files, folders=[out])
     packed = open_data(data, options)
     saved = load_for(baseline, options, packed, device)
-    with search_progress(options.acdc.method) as on_progress:
-        found = find_circuit(packed, saved, options.acdc, device, on_progress=on_progress, journal=journal)
+    with search_progress(options.acdc.method) as on_progress, progress("bootstrap", "samples") as on_sample:
+        found = find_circuit(
+            packed, saved, options.acdc, device, on_progress=on_progress, on_sample=on_sample, journal=journal
+        )
     if not world().is_main:
         return
     with atomic_folder(out) as partial:
@@ -49,6 +56,10 @@ def acdc(
     circuit = found.circuit
     edges, is_searched = len(circuit.graph.edges), bool(circuit.trace)
     draw_faithfulness(picture, found.curves, found.point, circuit.method, edges, is_searched=is_searched)
+    stable = found.stable
+    samples, agreement = (stable.stability, stable.agreement) if stable else (None, None)
+    write_stability(stability, samples, circuit.keep_mask)
+    draw_stability(stability_picture, samples, agreement)
     write_json(metrics, found.metrics)
     write_json(timing, found.timing)
     # Everything is saved: there is nothing left to resume.
@@ -61,3 +72,5 @@ def acdc(
         100 * val["circuit"]["accuracy"],
         100 * val["baseline"]["accuracy"],
     )
+    if stable:
+        logging.getLogger(__name__).info("%s", stable.sentence())

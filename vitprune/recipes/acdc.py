@@ -26,6 +26,7 @@ from vitprune.core.model import SavedModel
 from vitprune.core.model.predict import predict
 from vitprune.core.model.score import score
 from vitprune.core.packed import PackedData
+from vitprune.recipes.stability import FoundStability, find_stability
 
 CURVE_IMAGES = 256
 """Validation images on which circuits of many sizes are measured."""
@@ -36,7 +37,7 @@ class FoundCircuit:
     """A circuit, the model it was found in, its metrics, and faithfulness curves for each ranking.
 
     The neurons of ``saved`` are sorted by importance. ``point`` is the circuit's own faithfulness. There are no curves
-    if ``acdc.curves`` is false.
+    if ``acdc.curves`` is false, and nothing is ``stable`` without ``acdc.bootstrap_samples``.
     """
 
     circuit: Circuit
@@ -45,6 +46,7 @@ class FoundCircuit:
     timing: dict[str, Any]
     point: Faithfulness
     curves: dict[str, list[Faithfulness]]
+    stable: FoundStability | None
 
 
 def find_circuit(
@@ -54,9 +56,10 @@ def find_circuit(
     device: torch.device,
     *,
     on_progress: Callable[[SearchProgress], None] | None = None,
+    on_sample: Callable[[int, int], None] | None = None,
     journal: Path | None = None,
 ) -> FoundCircuit:
-    """Search ``baseline``, which is on ``device``, for its circuit.
+    """Search ``baseline``, which is on ``device``, for its circuit; if params ask for it, measure how stable that is.
 
     ``journal`` is a file in which an interrupted search is kept, so that the next call goes on from there.
     """
@@ -70,6 +73,10 @@ def find_circuit(
     circuit = discover_by_params(options, model, images, labels, ablation, watch)
     seconds = time.perf_counter() - start
     saved = replace(baseline, model=model)
+    stable = None
+    if options.bootstrap_samples is not None:
+        stable = find_stability(packed, saved, circuit, options, options.bootstrap_samples, on_sample)
+        circuit = replace(circuit, frequency=stable.stability.frequency)
 
     full, masked = (
         predict(module, packed.val.images, preprocessing, device=device) for module in (model, circuit.as_module(model))
@@ -89,10 +96,12 @@ def find_circuit(
                 "circuit": score(masked, packed.val.labels).as_metrics() | {"kl": kl_divergence(full, masked)},
             },
             "faithfulness": faithfulness,
+            "stability": stable.metrics if stable else None,
         },
         timing={"seconds": round(seconds, 2), "tests": tested, "machine": describe_machine(device)},
         point=point,
         curves=curves,
+        stable=stable,
     )
 
 

@@ -300,3 +300,31 @@ def test_the_steps_of_a_search_end_at_its_circuit(run):
     }
     assert kept == set(run.circuit.kept)
     assert data["steps"] == max(data["edges"]["step"])
+
+
+def test_edges_that_the_samples_are_divided_about_are_told_apart(run):
+    assert explorer_data(run.circuit)["edges"]["undecided"] is None
+    edges = run.circuit.graph.all_edges
+    shares = torch.full(edges.shape, torch.nan, dtype=torch.float64)
+    shares[edges] = torch.linspace(0, 1, int(edges.sum()), dtype=torch.float64)
+    data = explorer_data(replace(run.circuit, frequency=shares))["edges"]
+    assert data["frequency"] == [round(float(share), 3) for share in shares[edges]]
+    assert data["undecided"] == [int(0.05 < share < 0.95) for share in shares[edges].tolist()]
+
+
+def test_undecided_edges_are_pale_and_say_how_many_samples_keep_them(look, run, tmp_path):
+    edges, (row, column) = run.circuit.graph.all_edges, torch.nonzero(run.circuit.keep_mask)[0].tolist()
+    shares = torch.where(edges, 0.5, torch.nan).double()
+    shares[row, column] = 1.0
+    write_page(tmp_path / "page.html", replace(run, circuit=replace(run.circuit, frequency=shares)))
+    browser = look(tmp_path / "page.html")
+    drawn = ElementTree.fromstring(browser.execute_script("return explorer.svg()"))
+    opacities = [path.get("opacity") for path in drawn.findall("{http://www.w3.org/2000/svg}path")]
+    assert sorted(opacities) == ["0.28"] * (len(run.circuit.kept) - 1) + ["0.75"]
+    alphas = browser.execute_script("return Array.from(explorer.paths.values()).map((path) => path.alpha)")
+    assert set(alphas) == {0.28, 0.75}
+    assert "undecided" in browser.find_element(By.CSS_SELECTOR, ".legend").text
+    browser.execute_script("choose(arguments[0])", run.circuit.graph.receivers[row].node.name)
+    listed = browser.find_element(By.ID, "node-edges").text
+    assert listed.count("in 100 % of samples") == 1
+    assert "in 50 % of samples" in listed

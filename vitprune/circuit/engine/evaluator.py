@@ -1,7 +1,9 @@
 """The damage of a circuit with more edges removed, at the cost of only what their removal changes.
 
-A circuit's damage is the mean over the images of the metric that a search keeps low. What every receiver reads, what it
-projects and what every node computes from that is kept. Removing an edge changes its receiver's read by a known
+A circuit's damage is the mean over the images of the metric that a search keeps low. It can be taken over several
+samples of the images at once, in which images count more than once or not at all: the metric of an image is computed
+once for all of them. What every receiver reads, what it projects and what every node computes from that is kept.
+Removing an edge changes its receiver's read by a known
 difference. From there, only nodes that are reached through kept edges and have a path to the logits are updated, each
 from the differences of what feeds it. Those that matter at the class token alone are updated only there. Receivers that
 keep the same senders share one read. The result is that of the full masked forward pass, up to rounding. ``refresh``
@@ -32,16 +34,18 @@ from vitprune.errors import CircuitError
 class IncrementalEvaluator:
     """The current circuit of a search: its damage, and that of every way to make it smaller.
 
-    ``batch_size`` bounds the images whose activations are held at once. If there are more images, reads are computed
-    each time they are needed instead of being kept. ``candidates`` is the most that may be evaluated together.
-    ``keep_mask`` is on the CPU; activations are on the images' device. Each of several ranks works on its share of the
-    images, and all know the damage.
+    ``samples (samples, b)`` are how often each image counts in each sample; by default all images are one sample.
+    ``damage (samples,)`` is that of the current circuit, in double precision on the CPU. ``batch_size`` bounds the
+    images whose activations are held at once. If there are more images, reads are computed each time they are needed
+    instead of being kept. ``candidates`` is the most that may be evaluated together. ``keep_mask`` is on the CPU;
+    activations are on the images' device. Each of several ranks works on its share of the images, and all know the
+    damage.
 
     Raises CircuitError for logits that are not finite, images the model cannot take, fewer images than ranks, or a
     graph or an ablation of another model.
     """
 
-    damage: float
+    damage: Tensor
 
     def __init__(
         self,
@@ -55,12 +59,14 @@ class IncrementalEvaluator:
         labels: Tensor | None = None,
         batch_size: int | None = None,
         candidates: int = 1,
+        samples: Tensor | None = None,
     ) -> None:
         check_images(model, images)
         ablation.check(model)
         self.model, self.images, self.graph, self.ablation = model, images, graph, ablation
         self.keep_mask = keep_mask.clone()
         self.candidates = candidates
+        self._samples = (torch.ones(1, len(images)) if samples is None else samples).double()
         self._levels = Levels(model, graph)
         self._metric = metric_named(metric)
         share = world().share_of(len(images))
@@ -83,11 +89,16 @@ class IncrementalEvaluator:
         self._propagation: Propagation | None = None
         self._tried: list[list[EdgeIndex]] = []
         self._state.reset(self.keep_mask)
-        sums = []
+        sums = torch.zeros(1, len(self._samples), dtype=torch.float64)
         for batch in range(len(self._state.batches)):
-            sums.append(float(self._summed_damage(batch, self._state.recompute(batch, self.keep_mask))[0]))
-        self.damage = float(total(torch.tensor(sum(sums), dtype=torch.float64))) / len(self.images)
-        self._damages = [self.damage]
+            sums += self._summed_damage(batch, self._state.recompute(batch, self.keep_mask))
+        self._damages = self._means(sums)
+        self.damage = self._damages[0]
+
+    def keep_samples(self, kept: Tensor) -> None:
+        """Go on with some of the samples, given as a mask ``(samples,)``."""
+        self._samples = self._samples[kept]
+        self.damage, self._damages = self.damage[kept], self._damages[:, kept]
 
     @property
     def live(self) -> Tensor:
@@ -105,8 +116,8 @@ class IncrementalEvaluator:
         return node.kind == "logits" or bool(self.live[self.graph.sender_index[node.name]])
 
     @torch.no_grad()
-    def damage_without(self, candidates: list[list[EdgeIndex]]) -> list[float]:
-        """For each candidate the damage of the current circuit without the kept edges that it lists.
+    def damage_without(self, candidates: list[list[EdgeIndex]]) -> Tensor:
+        """The damage of the current circuit without the kept edges of each candidate, ``(candidates, samples)``.
 
         All edges lead to one receiver, or all come out of nodes of one level. At most ``candidates`` at once.
         """
@@ -117,13 +128,13 @@ class IncrementalEvaluator:
             self._plan = make_plan(self._levels, self._state.banks, self.keep_mask, self.is_live, everywhere, rows)
         if not self._plan.updates:
             self._propagation = None
-            self._damages = [self.damage] * len(candidates)
+            self._damages = self.damage.expand(len(candidates), -1)
             return self._damages
         self._propagation = Propagation(self._state, self._plan, self.keep_mask, candidates)
-        totals = torch.zeros(len(candidates), dtype=torch.float64)
+        sums = torch.zeros(len(candidates), len(self._samples), dtype=torch.float64)
         for batch in range(len(self._state.batches)):
-            totals += self._summed_damage(batch, self._propagation.last_reads(batch))
-        self._damages = (total(totals) / len(self.images)).tolist()
+            sums += self._summed_damage(batch, self._propagation.last_reads(batch))
+        self._damages = self._means(sums)
         return self._damages
 
     def accept(self, choice: int = 0) -> None:
@@ -145,11 +156,15 @@ class IncrementalEvaluator:
             self.keep_mask[row, column] = False
         self._relevance = self._plan = None
 
+    def _means(self, sums: Tensor) -> Tensor:
+        """Means over the images of all ranks from their sums, ``(n, samples)``."""
+        return total(sums) / self._samples.sum(dim=1)
+
     def _summed_damage(self, batch: int, last_reads: Tensor) -> Tensor:
-        """The summed metric of a batch of images, from what the logits read, ``(n, b, t, d) -> (n,)``."""
+        """The metric summed over a batch of images, from what the logits read, ``(n, b, t, d) -> (n, samples)``."""
         logits = self.model.classify(last_reads.flatten(0, 1)).unflatten(0, last_reads.shape[:2])
         if not torch.isfinite(logits).all():
             raise CircuitError(
                 "the circuit's logits are not finite on these images: check the ablation and the weights"
             )
-        return damage(self._metric, logits, self._references[batch]).sum(dim=-1)
+        return damage(self._metric, logits, self._references[batch]) @ self._samples[:, self._state.batches[batch]].T

@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from vitprune.circuit.circuit import ALL_RECEIVERS, Action, Decision
 from vitprune.circuit.engine.evaluator import IncrementalEvaluator
-from vitprune.circuit.engine.journal import ForeignDecision, Journal, search_key
+from vitprune.circuit.engine.journal import ForeignDecision, Journal, Known, search_key
 from vitprune.circuit.engine.phase import Phase, SearchProgress
 from vitprune.circuit.graph import EdgeIndex
-from vitprune.circuit.problem import DiscoveryOptions, Problem
+from vitprune.circuit.problem import DiscoveryOptions, Granularity, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,15 @@ def _searched(
 ) -> Search:
     """Search, taking the decisions that the journal knows."""
     assert options.tau is not None
+    search = Search(evaluator_of(problem, options), options.tau, journal, on_progress)
+    search.run(options.granularity, settlement)
+    return search
+
+
+def evaluator_of(problem: Problem, options: DiscoveryOptions, samples: Tensor | None = None) -> IncrementalEvaluator:
+    """The evaluator of the full graph; ``samples (samples, b)`` are how often each image counts in each sample."""
     assert options.metric is not None
-    evaluator = IncrementalEvaluator(
+    return IncrementalEvaluator(
         problem.model,
         problem.images,
         problem.graph,
@@ -89,15 +97,8 @@ def _searched(
         labels=problem.labels,
         batch_size=options.batch_size,
         candidates=options.candidates,
+        samples=samples,
     )
-    search = Search(evaluator, options.tau, journal, on_progress)
-    if options.granularity != "edge":
-        search.over_nodes()
-    if options.granularity != "node":
-        if settlement is not None:
-            search.settle(settlement)
-        search.over_edges()
-    return search
 
 
 @dataclass(frozen=True)
@@ -112,22 +113,37 @@ class _Candidate:
 class Search:
     """A walk over nodes or edges. Its state is the evaluator's circuit and ``trace``, the decisions so far.
 
-    Decisions that the journal already has are taken from there.
+    Decisions that are ``known`` are not tested. ``following`` are the numbers of those of the evaluator's samples that
+    the search serves. Where they disagree, ``on_split`` is called with the decisions by which the smaller part goes on
+    and the numbers of that part, and the search goes on without it. What a decision tells of the metric is the mean
+    over the samples that agree.
     """
 
     def __init__(
         self,
         evaluator: IncrementalEvaluator,
         tau: float,
-        journal: Journal,
+        known: Known,
         on_progress: Callable[[SearchProgress], None] | None = None,
+        on_split: Callable[[list[Decision], Tensor], None] | None = None,
     ) -> None:
         self.evaluator, self.graph, self.tau = evaluator, evaluator.graph, tau
         self.trace: list[Decision] = []
-        self._journal = journal
+        self.following = torch.arange(len(evaluator.damage))
+        self._known = known
         self._on_progress = on_progress
+        self._on_split = on_split
         self._testable = self.graph.all_edges
         self._removal_share = 1.0
+
+    def run(self, granularity: Granularity, settlement: Settlement | None = None) -> None:
+        """Decide on everything. A settlement is applied before the edges."""
+        if granularity != "edge":
+            self.over_nodes()
+        if granularity != "node":
+            if settlement is not None:
+                self.settle(settlement)
+            self.over_edges()
 
     def over_nodes(self) -> None:
         """Decide on every head and MLP, the latest first."""
@@ -145,7 +161,7 @@ class Search:
 
     def settle(self, settlement: Settlement) -> None:
         """Remove and keep edges without a test. Those it keeps are not tested later either."""
-        before = self.evaluator.damage
+        before = float(self.evaluator.damage.mean())
         kept = self.evaluator.keep_mask
         actions: tuple[tuple[Action, Tensor], ...] = (
             ("removed-untested", settlement.remove & kept),
@@ -175,7 +191,7 @@ class Search:
 
     def _walk(self, level: int, groups: list[list[_Candidate]], *, is_over_nodes: bool) -> None:
         """Decide on the candidates of a level; those of one group may be evaluated together."""
-        if any(groups) and self._journal.needs_refresh((is_over_nodes, (level - 1) // 2)):
+        if any(groups) and self._known.needs_refresh((is_over_nodes, (level - 1) // 2)):
             self.evaluator.refresh()
         for group in groups:
             # Decisions on a group only change what is upstream of it, so its candidates stay live or not.
@@ -188,10 +204,12 @@ class Search:
 
     def _decide(self, group: list[_Candidate], live: list[bool]) -> list[Decision]:
         """Decide on the first candidate of a group, and on those after it that can be evaluated with it."""
-        known = self._journal.next_known()
+        known = self._known.next_known()
         if known is not None:
             self._check_known(group[0], known, is_live=live[0])
             return [self._repeat(group[0], known)]
+        if self._known.needs_refresh_now():
+            self.evaluator.refresh()
         if not live[0]:
             return [self._drop(group[0])]
         most = self.evaluator.candidates
@@ -213,16 +231,26 @@ class Search:
             for last in range(len(candidates))
         ]
         damages = self.evaluator.damage_without(tried)
-        before, accepted, decisions = self.evaluator.damage, None, []
+        before, accepted = self.evaluator.damage, None
+        decisions: list[Decision] = []
         for index, (candidate, after) in enumerate(zip(candidates, damages, strict=True)):
-            is_removed = after - before < self.tau
-            decisions.append(self._decision(candidate, "removed" if is_removed else "kept", before, after))
+            removing = after - before < self.tau
+            is_removed = 2 * int(removing.sum()) >= len(removing)
+            agreeing = removing == is_removed
+            if not agreeing.all():
+                assert self._on_split is not None
+                other = self._tested(candidate, before[~agreeing], after[~agreeing])
+                self._on_split([*self.trace, *decisions, other], self.following[~agreeing])
+            decisions.append(self._tested(candidate, before[agreeing], after[agreeing]))
             if is_removed:
                 before, accepted = after, index
-            if is_removed != guess_removed:
+            if is_removed != guess_removed or not agreeing.all():
                 break
         if accepted is not None:
             self.evaluator.accept(accepted)
+        if not agreeing.all():
+            self.following = self.following[agreeing]
+            self.evaluator.keep_samples(agreeing)
         for candidate, decision in zip(candidates, decisions, strict=False):
             if decision.action == "removed":
                 self._drop_inputs(candidate)
@@ -232,7 +260,8 @@ class Search:
         """Remove edges from which no path leads to the logits."""
         self.evaluator.remove_unreachable(candidate.edges)
         self._drop_inputs(candidate)
-        return self._decision(candidate, "unreachable", self.evaluator.damage, self.evaluator.damage)
+        damage = float(self.evaluator.damage.mean())
+        return self._decision(candidate, "unreachable", damage, damage)
 
     def _check_known(self, candidate: _Candidate, known: Decision, *, is_live: bool) -> None:
         """Raise ForeignDecision unless a known decision is one on this candidate, and one that its figures lead to."""
@@ -245,13 +274,13 @@ class Search:
             )
 
     def _repeat(self, candidate: _Candidate, decision: Decision) -> Decision:
-        """Take a decision from the journal. The evaluator follows, unless it is refreshed before the next test."""
+        """Take a known decision. The evaluator follows, unless it is refreshed before the next test."""
         if decision.action == "unreachable":
             return self._drop(candidate)
         if decision.action == "removed":
-            if self._journal.is_ahead_of_refresh:
+            if self._known.is_ahead_of_refresh:
                 self.evaluator.remove_unreachable(candidate.edges)
-                self.evaluator.damage = decision.after
+                self.evaluator.damage = torch.full_like(self.evaluator.damage, decision.after)
             else:
                 self.evaluator.damage_without([candidate.edges])
                 self.evaluator.accept()
@@ -265,15 +294,20 @@ class Search:
             inputs = self.evaluator.keep_mask[rows.start : rows.stop].nonzero().tolist()
             self.evaluator.remove_unreachable([(rows.start + row, sender) for row, sender in inputs])
 
+    def _tested(self, candidate: _Candidate, before: Tensor, after: Tensor) -> Decision:
+        """The decision of samples that agree, from the metric in each of them, ``(samples,)``."""
+        means = float(before.mean()), float(after.mean())
+        return self._decision(candidate, "removed" if bool(after[0] - before[0] < self.tau) else "kept", *means)
+
     def _decision(self, candidate: _Candidate, action: Action, before: float, after: float) -> Decision:
         sender = self.graph.senders[candidate.column].name
         return Decision(sender=sender, receiver=candidate.receiver, action=action, before=before, after=after)
 
     def _record(self, level: int, decision: Decision) -> None:
         self.trace.append(decision)
-        self._journal.record(decision)
+        self._known.record(decision)
         self._phase.count(level, decision)
         if decision.action != "unreachable":
             self._removal_share += (1 - GUESS_MEMORY) * ((decision.action == "removed") - self._removal_share)
         if self._on_progress:
-            self._on_progress(self._phase.progress(self.evaluator.damage))
+            self._on_progress(self._phase.progress(float(self.evaluator.damage.mean())))

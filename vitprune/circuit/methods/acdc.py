@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 from vitprune.circuit.circuit import Circuit, scores_of_trace
+from vitprune.circuit.engine.samples import search_samples
 from vitprune.circuit.engine.search import Settlement, run_search
 from vitprune.circuit.methods.method import Searching, Watch
 from vitprune.circuit.problem import DiscoveryOptions, Problem
@@ -58,4 +59,4 @@ def search(
     return circuit.measured(problem.model, problem.images, found.evaluator.full_logits)
 
 
-ACDC = Searching(name="acdc", search=search)
+ACDC = Searching(name="acdc", search=search, search_samples=search_samples)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit
@@ -32,6 +33,10 @@ class Watch:
     journal: Path | None = None
 
 
+OnSample = Callable[[int, Tensor], None]
+"""Called with the number of a sample and the mask ``(receivers, senders)`` of the circuit that is found on it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A discovery method.
@@ -49,6 +54,15 @@ class Method(ABC):
         self.check(options)
         return self._run(problem, self.with_metric(options), watch)
 
+    def run_on_samples(self, problem: Problem, options: DiscoveryOptions, samples: Tensor, on_sample: OnSample) -> None:
+        """Find a circuit on each of several samples of the images, in no particular order.
+
+        ``samples (samples, b)`` are how often each image of ``problem`` counts in each sample. Raises CircuitError as
+        ``run`` does.
+        """
+        self.check(options)
+        self._run_on_samples(problem, self.with_metric(options), samples, on_sample)
+
     def check(self, options: DiscoveryOptions, section: str = "") -> None:
         """CircuitError for options that do not suit this method; ``section`` precedes their names, as in ``acdc.``."""
         reason = self.unsuitable.get(options.metric or "")
@@ -65,6 +79,13 @@ class Method(ABC):
 
     @abstractmethod
     def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch, /) -> Circuit: ...
+
+    def _run_on_samples(
+        self, problem: Problem, options: DiscoveryOptions, samples: Tensor, on_sample: OnSample
+    ) -> None:
+        for number, counts in enumerate(samples):
+            chosen = torch.arange(len(counts)).repeat_interleave(counts)
+            on_sample(number, self._run(problem.on(chosen.tolist()), options, Watch()).keep_mask)
 
     @abstractmethod
     def _check_size(self, options: DiscoveryOptions, section: str) -> None:
@@ -107,13 +128,21 @@ class Ranking(Method):
 class Searching(Method):
     """A method that decides on one edge or node after another, by what its removal costs.
 
-    ``search`` runs it; ``options.tau`` and ``options.metric`` are set.
+    ``search`` runs it; ``options.tau`` and ``options.metric`` are set. ``search_samples`` does what ``run_on_samples``
+    says, for methods that can do better than one search after the other.
     """
 
     search: Callable[[Problem, DiscoveryOptions, Watch], Circuit]
+    search_samples: Callable[[Problem, DiscoveryOptions, Tensor, OnSample], None] | None = None
 
     def _run(self, problem: Problem, options: DiscoveryOptions, watch: Watch, /) -> Circuit:
         return self.search(problem, options, watch)
+
+    def _run_on_samples(
+        self, problem: Problem, options: DiscoveryOptions, samples: Tensor, on_sample: OnSample
+    ) -> None:
+        run = self.search_samples or super()._run_on_samples
+        run(problem, options, samples, on_sample)
 
     def _check_size(self, options: DiscoveryOptions, section: str) -> None:
         if options.num_edges is not None:

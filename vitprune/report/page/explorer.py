@@ -10,6 +10,7 @@ import numpy as np
 from vitprune.circuit import Circuit
 from vitprune.circuit.circuit import ALL_RECEIVERS
 from vitprune.circuit.graph import Graph
+from vitprune.circuit.stability import verdict
 
 REMOVING = ("removed", "unreachable", "removed-untested")
 
@@ -18,12 +19,15 @@ def explorer_data(circuit: Circuit) -> dict[str, Any]:
     """The circuit as plain data for ``explorer.js``.
 
     ``edges`` has parallel lists of senders, receivers (as indices), scores (None where unknown), and of the steps after
-    which an edge is gone: 1 for the first removal, 0 for an edge of the circuit.
+    which an edge is gone: 1 for the first removal, 0 for an edge of the circuit. ``frequency`` is the share of
+    bootstrap samples that keep an edge, and ``undecided`` whether that says neither yes nor no; both are None without
+    samples.
     """
     graph = circuit.graph
     rows, columns = (indices.tolist() for indices in np.nonzero(graph.all_edges.numpy()))
     steps = removal_steps(circuit)
     scores = None if circuit.scores is None else circuit.scores.numpy()
+    shares = None if circuit.frequency is None else circuit.frequency[rows, columns].tolist()
     return {
         "senders": [
             {"name": node.name, "kind": node.kind, "level": node.level, "layer": node.layer, "index": node.index}
@@ -42,6 +46,8 @@ def explorer_data(circuit: Circuit) -> dict[str, Any]:
                 for row, column in zip(rows, columns, strict=True)
             ],
             "step": [int(steps[row, column]) for row, column in zip(rows, columns, strict=True)],
+            "frequency": shares and [round(share, 3) for share in shares],
+            "undecided": shares and [int(verdict(share) == "undecided") for share in shares],
         },
         "steps": int(steps.max(initial=0)),
         "method": circuit.method,

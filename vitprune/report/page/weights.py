@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit import Circuit
-from vitprune.circuit.ablation import activations_at
 from vitprune.core.model.vit import NORM_EPS, ViT
 
 MAX_BYTES = 3_000_000
@@ -35,7 +34,7 @@ def model_data(model: ViT, circuit: Circuit, images: Tensor, indices: Sequence[i
     work = len(circuit.graph.edges) * config.num_tokens * config.d_model * len(images)
     if work > MAX_ADDITIONS:
         return None
-    ablation = activations_at(circuit.ablation, model, images, indices)
+    ablation = circuit.ablation.activations_at(model, images, indices)
     tensors: dict[str, Tensor] = {"embed": model.embed(images), "removed.embed": ablation.embed}
     for layer, block in enumerate(model.blocks):
         for name, part, removed in (

@@ -4,6 +4,7 @@
 const COLUMN = 116, ROW = 36, HALF_WIDTH = 31, HALF_HEIGHT = 13;
 const DASHES = {q: [], k: [7, 4], v: [2, 3], "": []};
 const WIDTHS = [0.6, 1.2, 2.2, 3.6];
+const CLEAR = 0.75, UNDECIDED = 0.28, DIM = 0.06;  // How opaque edges are drawn.
 const MOVED_AS_PICTURE = 200;  // More edges are not drawn anew for every frame of a drag.
 const MANY_EDGES = 3000;  // Of more, paths are shown for the chosen box and not under the pointer.
 const PORT_SHIFT = {q: -7, k: 0, v: 7, "": 0};
@@ -43,7 +44,7 @@ class Explorer {
   }
 
   geometry(edge) {
-    const {sender, receiver, score} = this.graph.edges;
+    const {sender, receiver, score, frequency, undecided} = this.graph.edges;
     const from = this.graph.senders[sender[edge]], to = this.graph.receivers[receiver[edge]];
     const start = this.position.get(from.name), end = this.position.get(to.node);
     const span = to.level - from.level, x1 = start.x + HALF_WIDTH, x2 = end.x - HALF_WIDTH, y2 = end.y + PORT_SHIFT[to.port];
@@ -52,6 +53,7 @@ class Explorer {
     const reach = (x2 - x1) * 0.4;
     return {
       from: from.name, to: to.node, port: to.port, score: score[edge], bucket: 0,
+      frequency: frequency?.[edge] ?? null, undecided: Boolean(undecided?.[edge]),
       curve: [x1, start.y, x1 + reach, start.y + bend, x2 - reach, y2 + bend, x2, y2],
     };
   }
@@ -108,10 +110,11 @@ class Explorer {
     this.paths = new Map();
     for (let edge = 0; edge < this.edges.length; edge++) {
       if (!this.kept[edge]) continue;
-      const {curve, port, bucket} = this.edges[edge];
+      const {curve, port, bucket, undecided} = this.edges[edge];
       const dim = this.focus !== null && !this.focus.edges.has(edge);
-      const key = `${port}:${bucket}:${dim ? 1 : 0}`;
-      if (!this.paths.has(key)) this.paths.set(key, {port, bucket, dim, path: new Path2D()});
+      const alpha = dim ? DIM : undecided ? UNDECIDED : CLEAR;
+      const key = `${port}:${bucket}:${alpha}`;
+      if (!this.paths.has(key)) this.paths.set(key, {port, bucket, alpha, path: new Path2D()});
       const path = this.paths.get(key).path;
       path.moveTo(curve[0], curve[1]);
       path.bezierCurveTo(curve[2], curve[3], curve[4], curve[5], curve[6], curve[7]);
@@ -173,8 +176,8 @@ class Explorer {
     context.moveTo(-HALF_WIDTH - 20, 0);
     context.lineTo(end + HALF_WIDTH + 20, 0);
     context.stroke();
-    for (const {port, bucket, dim, path} of this.paths.values()) {
-      context.globalAlpha = dim ? 0.06 : 0.75;
+    for (const {port, bucket, alpha, path} of this.paths.values()) {
+      context.globalAlpha = alpha;
       context.strokeStyle = colours[port];
       context.lineWidth = WIDTHS[bucket];
       context.setLineDash(DASHES[port]);
@@ -336,7 +339,7 @@ class Explorer {
     const lines = this.edges.flatMap((edge, index) => {
       if (!this.kept[index]) return [];
       const [x1, y1, x2, y2, x3, y3, x4, y4] = edge.curve;
-      return `<path d="M${x1},${y1}C${x2},${y2} ${x3},${y3} ${x4},${y4}" fill="none" stroke="${colours[edge.port]}" stroke-width="${WIDTHS[edge.bucket]}" stroke-dasharray="${DASHES[edge.port].join(" ")}" opacity="0.75"><title>${escape(`${edge.from} → ${edge.to}${edge.port ? "." + edge.port : ""}`)}</title></path>`;
+      return `<path d="M${x1},${y1}C${x2},${y2} ${x3},${y3} ${x4},${y4}" fill="none" stroke="${colours[edge.port]}" stroke-width="${WIDTHS[edge.bucket]}" stroke-dasharray="${DASHES[edge.port].join(" ")}" opacity="${edge.undecided ? UNDECIDED : CLEAR}"><title>${escape(`${edge.from} → ${edge.to}${edge.port ? "." + edge.port : ""}`)}</title></path>`;
     });
     const boxes = this.nodes.filter((node) => used.has(node.name)).map((node) => {
       const {x, y} = this.position.get(node.name);
@@ -355,7 +358,7 @@ class Explorer {
 
   json() {
     const edges = this.edges.flatMap((edge, index) => (this.kept[index]
-      ? [{sender: edge.from, receiver: edge.to + (edge.port ? `.${edge.port}` : ""), score: edge.score}]
+      ? [{sender: edge.from, receiver: edge.to + (edge.port ? `.${edge.port}` : ""), score: edge.score, frequency: edge.frequency}]
       : []));
     return `${JSON.stringify({nodes: [...this.usedNodes()], edges}, null, 1)}\n`;
   }

@@ -21,7 +21,7 @@ function drawCharts() {
 }
 
 /* The explorer. `state` is all that an address carries. */
-const graph = DATA.graph, {sender, receiver, step, score} = graph.edges;
+const graph = DATA.graph, {sender, receiver, step, score, frequency} = graph.edges;
 const state = {step: graph.steps, node: null, gone: new Set(), changed: new Map()};
 const edgeName = (edge) => `${graph.senders[sender[edge]].name}>${graph.receivers[receiver[edge]].name}`;
 const edgeOf = new Map(sender.map((_, edge) => [edgeName(edge), edge]));
@@ -124,7 +124,11 @@ function edgeList(title, edges, kept) {
     const other = title === "Reads"
       ? `${graph.senders[sender[edge]].name}${graph.receivers[receiver[edge]].port ? ` into ${graph.receivers[receiver[edge]].port}` : ""}`
       : graph.receivers[receiver[edge]].name;
-    label.append(box, ` ${other}${score[edge] === null ? "" : ` (${score[edge].toPrecision(2)})`}`);
+    const facts = [
+      ...(score[edge] === null ? [] : [score[edge].toPrecision(2)]),
+      ...(frequency ? [`in ${Math.round(100 * frequency[edge])} % of samples`] : []),
+    ];
+    label.append(box, ` ${other}${facts.length ? ` (${facts.join(", ")})` : ""}`);
     item.append(label);
     items.append(item);
   }
@@ -271,7 +275,8 @@ function legend() {
   const ports = new Set(graph.receivers.map((item) => item.port));
   document.querySelector(".legend").innerHTML = Object.entries(meanings).filter(([port]) => ports.has(port)).map(([port, text]) =>
     `<span><svg width="44" height="8"><line x1="0" y1="4" x2="44" y2="4" style="stroke:var(--${port || "other"})" stroke-width="2.5" stroke-dasharray="${DASHES[port].join(" ")}"/></svg>${text}</span>`).join("") +
-    "<span>the wider, the larger the score</span>";
+    "<span>the wider, the larger the score</span>" +
+    (frequency ? "<span>pale: undecided, because other draws of the images lead to other circuits</span>" : "");
 }
 
 function start() {

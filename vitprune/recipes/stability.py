@@ -1,0 +1,111 @@
+"""The recipe behind ``vitprune stability``: would other images have led to the same circuit?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.methods import discovery_options
+from vitprune.circuit.options import AcdcOptions
+from vitprune.circuit.problem import Problem
+from vitprune.circuit.sample import normalised, training_sample
+from vitprune.circuit.stability import (
+    LEVEL,
+    Agreement,
+    Stability,
+    agreement,
+    bootstrap,
+    mean_over_pairs,
+    verdict,
+)
+from vitprune.core.model import SavedModel
+from vitprune.core.packed import PackedData
+
+AGREEMENT_IMAGES = 256
+"""Validation images on which the predictions of the samples' circuits are compared."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundStability:
+    """The circuits of bootstrap samples, how alike their predictions are, and the metrics of both."""
+
+    stability: Stability
+    agreement: Agreement
+    metrics: dict[str, Any]
+
+    def sentence(self) -> str:
+        """What was found, in a sentence."""
+        edges, jaccard = self.metrics["edges"], self.metrics["jaccard"]
+        return (
+            f"on {self.metrics['samples']} bootstrap samples of the images, {edges['in']} edges are in the circuit, "
+            f"{edges['undecided']} are undecided; two circuits share {100 * jaccard['mean']:.0f} % of their edges "
+            f"({100 * jaccard['low']:.0f} to {100 * jaccard['high']:.0f} %) and give the same class to "
+            f"{100 * self.metrics['val']['same_class']['mean']:.1f} % of the validation images"
+        )
+
+
+def find_stability(
+    packed: PackedData,
+    saved: SavedModel,
+    circuit: Circuit,
+    options: AcdcOptions,
+    samples: int,
+    on_sample: Callable[[int, int], None] | None = None,
+) -> FoundStability:
+    """Repeat the search that found ``circuit`` in ``saved``, whose neurons are sorted, on bootstrap samples.
+
+    Raises CircuitError as the method does.
+    """
+    device = next(saved.model.parameters()).device
+    images, labels = training_sample(packed, saved.preprocessing, options.num_images, options.seed, device)
+    problem = Problem(saved.model, images, labels, circuit.graph, circuit.ablation)
+    found = bootstrap(
+        problem,
+        options.method,
+        discovery_options(options),
+        samples=samples,
+        seed=options.seed,
+        on_sample=on_sample,
+    )
+    chosen = np.arange(min(AGREEMENT_IMAGES, len(packed.val)))
+    shown, _ = normalised(packed.val, chosen, saved.preprocessing, device)
+    agreeing = agreement(found, circuit, saved.model, shown)
+    return FoundStability(
+        stability=found, agreement=agreeing, metrics=_metrics(found, agreeing, circuit.keep_mask, options, len(shown))
+    )
+
+
+def _metrics(
+    found: Stability, agreeing: Agreement, keep_mask: Tensor, options: AcdcOptions, images: int
+) -> dict[str, Any]:
+    def over_pairs(pairs: Tensor) -> dict[str, float]:
+        return mean_over_pairs(pairs, options.seed).as_metrics()
+
+    frequency, edges = found.frequency, found.graph.all_edges
+    sizes = found.masks.flatten(1).sum(dim=1)
+    return {
+        "samples": len(found.masks),
+        "level": LEVEL,
+        "jaccard": over_pairs(found.jaccard),
+        "jaccard_with_circuit": round(found.jaccard_with(keep_mask), 4),
+        "edges": _counted(frequency[edges].tolist()),
+        "edges_of_the_circuit": _counted(frequency[keep_mask].tolist()),
+        "nodes": _counted(list(found.node_frequency.values())),
+        "kept_edges": {"fewest": int(sizes.min()), "most": int(sizes.max())},
+        "val": {
+            "images": images,
+            "kl": over_pairs(agreeing.kl),
+            "same_class": over_pairs(agreeing.same_class),
+        },
+    }
+
+
+def _counted(shares: list[float]) -> dict[str, int]:
+    counts = Counter(verdict(share) for share in shares)
+    return {name: counts[name] for name in ("in", "undecided", "out")}
