@@ -118,11 +118,14 @@ def brute_writes(model: ViT, images) -> dict:
 
 
 @torch.no_grad()
-def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation, ablated=None):
-    """Logits of the circuit that keeps exactly the edges in ``kept``; ``ablated`` may be given to save time."""
+def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation, ablated=None, embed=None):
+    """Logits of the circuit that keeps exactly the edges in ``kept``; ``ablated`` may be given to save time.
+
+    ``embed`` may take the place of the images' embedding.
+    """
     config = model.config
     width = config.d_head
-    written = {"embed": model.embed(images)}
+    written = {"embed": model.embed(images) if embed is None else embed}
     ablated = ablated or ablated_writes(model, images, graph, ablation)
     biases = torch.zeros(config.num_tokens, config.d_model, dtype=images.dtype)
     earlier = ["embed"]
@@ -167,8 +170,11 @@ def brute_logits(model: ViT, images, graph: Graph, kept: set, ablation: Ablation
 
 
 def brute_kl(model, images, graph, kept, ablation, full, ablated=None):
-    circuit = brute_logits(model, images, graph, kept, ablation, ablated).log_softmax(-1)
-    return (full.softmax(-1) * (full.log_softmax(-1) - circuit)).sum(-1).mean().item()
+    return _kl(brute_logits(model, images, graph, kept, ablation, ablated), full)
+
+
+def _kl(logits, full):
+    return (full.softmax(-1) * (full.log_softmax(-1) - logits.log_softmax(-1))).sum(-1).mean().item()
 
 
 def _has_path(graph: Graph, kept: set, node: str) -> bool:
@@ -185,16 +191,23 @@ def _has_path(graph: Graph, kept: set, node: str) -> bool:
     return False
 
 
-def brute_acdc(model: ViT, images, graph: Graph, ablation: Ablation, tau: float, granularity: str, metric=None) -> set:
-    """The edges that ACDC keeps, found with one whole masked forward pass per candidate."""
+def brute_acdc(
+    model: ViT, images, graph: Graph, ablation: Ablation, tau: float, granularity: str, metric=None, denoising=False
+) -> set:
+    """The edges that ACDC keeps, found with one whole masked forward pass per candidate.
+
+    Denoising starts from the ablated embedding; edges that are left out carry what the whole model computes.
+    """
 
     def damage(kept):
-        if metric is None:
-            return brute_kl(model, images, graph, kept, ablation, full, ablated)
-        return metric(brute_logits(model, images, graph, kept, ablation, ablated), full)
+        logits = brute_logits(model, images, graph, kept, ablation, ablated, embed)
+        return sign * (metric or _kl)(logits, full)
 
     full = model(images).detach()
-    ablated = ablated_writes(model, images, graph, ablation)
+    ablated, embed, sign = ablated_writes(model, images, graph, ablation), None, 1
+    if denoising:
+        embed, sign = _values(model, ablation, images)[0], -1
+        ablated = ablated_writes(model, images, graph, replace(Ablation.resample(model, images), sources=images))
     kept = set(graph.edges)
     receivers = list(dict.fromkeys(receiver for _, receiver in graph.edges))
     senders = list(dict.fromkeys(sender for sender, _ in graph.edges))

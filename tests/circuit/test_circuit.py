@@ -23,17 +23,20 @@ def test_a_circuit_survives_saving_and_loading(tmp_path, pooling):
     torch.testing.assert_close(loaded.logits(model, images), circuit.logits(model, images))
 
 
-def test_how_often_samples_keep_an_edge_is_in_the_file(tmp_path):
+def test_how_often_samples_keep_an_edge_and_what_it_is_are_in_the_file(tmp_path):
     model = random_model(9)
     circuit = discover(model, random_images(model), tau=0.01)
     assert circuit.frequency is None
     shares = torch.rand(circuit.keep_mask.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    replace(circuit, frequency=shares).save(tmp_path / "circuit")
+    gates = {circuit.kept[0]: "OR", circuit.kept[-1]: "ADDER"}
+    replace(circuit, frequency=shares, gates=gates).save(tmp_path / "circuit")
+    assert Circuit.load(tmp_path / "circuit").gates == gates
     loaded = Circuit.load(tmp_path / "circuit").frequency
     edges = circuit.graph.all_edges
     torch.testing.assert_close(loaded[edges], shares[edges], rtol=0, atol=0)
     assert loaded[~edges].isnan().all()
-    sender, receiver, _, share = json.loads((tmp_path / "circuit" / "circuit.json").read_text())["kept"][0]
+    sender, receiver, _, share, gate = json.loads((tmp_path / "circuit" / "circuit.json").read_text())["kept"][0]
+    assert gate == "OR"
     assert share == shares[circuit.graph.receiver_index[receiver], circuit.graph.sender_index[sender]]
 
 

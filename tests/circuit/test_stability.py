@@ -52,6 +52,16 @@ def test_every_sample_gets_the_circuit_of_brute_force(granularity, pooling, cand
     assert len({graph.named(mask) for mask in masks}) > 2
 
 
+@pytest.mark.parametrize("direction", ["denoising", "both"])
+def test_samples_are_searched_in_the_direction_that_was_asked_for(direction):
+    model = random_model(39)
+    images = random_images(model, count=IMAGES)
+    problem, options = Problem.of(model, images), DiscoveryOptions(tau=0.02, direction=direction)
+    for mask, indices in zip(masks_of("acdc", problem, options, draws()), draws(), strict=True):
+        alone = discover(model, images[indices], ablation=problem.ablation, tau=0.02, direction=direction)
+        assert torch.equal(mask, alone.keep_mask)
+
+
 @pytest.mark.parametrize("kind", ["resample", "noise"])
 @pytest.mark.parametrize("method", ["acdc", "hybrid", "eap-ig"])
 def test_an_image_keeps_its_ablation_and_its_label_in_every_sample(method, kind):

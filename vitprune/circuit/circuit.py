@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,9 @@ FORMAT = 3
 ALL_RECEIVERS = "*"
 """The receiver in a decision about a node: all edges out of it."""
 
+OneDirection = Literal["noising", "denoising"]
+Gate = Literal["AND", "OR", "ADDER"]
+"""An edge of an AND is needed by the circuit, one of an OR restores its answer, one of an ADDER is and does both."""
 Action = Literal["removed", "kept", "unreachable", "removed-untested", "kept-untested"]
 
 
@@ -35,8 +38,11 @@ Action = Literal["removed", "kept", "unreachable", "removed-untested", "kept-unt
 class Decision:
     """One decision of a search: the metric before it, the metric without this edge (or node), and what was done.
 
-    ``unreachable`` edges were removed without a test, because no path led from them to the logits. The ``…-untested``
-    were settled by attribution scores; their ``after`` is a prediction.
+    A search by ``noising`` takes edges away: they then carry what the ablation says. One by ``denoising`` begins with
+    the ablated embedding and restores edges: they then carry what their sender computes on the image itself. In both,
+    an edge that may be without being of consequence is ``removed`` from the circuit. ``unreachable`` edges were removed
+    without a test, because no path led from them to the logits. The ``…-untested`` were settled by attribution scores;
+    their ``after`` is a prediction.
     """
 
     sender: str
@@ -44,11 +50,13 @@ class Decision:
     action: Action
     before: float
     after: float
+    direction: OneDirection = "noising"
 
     @property
     def change(self) -> float:
-        """By how much the metric grows without the edge."""
-        return self.after - self.before
+        """By how much the metric grows when the edge is taken away, or falls when it is restored."""
+        change = self.after - self.before
+        return change if self.direction == "noising" else -change
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +66,9 @@ class Circuit:
     ``keep_mask (receivers, senders)`` is True for kept edges. ``kl`` is KL(full ‖ circuit) in nats on the images of the
     search. ``scores (receivers, senders)`` measure the importance of edges in the method's own way, NaN where unknown.
     ``frequency (receivers, senders)`` is the share of bootstrap samples on which an edge was kept, None if there were
-    none. ``trace`` lists the decisions in the order they were taken. ``tau`` is None if there was no threshold.
+    none. ``gates`` says what kept edges are, as far as they have an effect alone (arXiv 2505.10039), None if only one
+    direction was searched. ``trace`` lists the decisions in the order they were taken. ``tau`` is None if there was no
+    threshold.
     """
 
     graph: Graph
@@ -70,6 +80,7 @@ class Circuit:
     tau: float | None = None
     scores: Tensor | None = None
     frequency: Tensor | None = None
+    gates: Mapping[Edge, Gate] | None = None
     trace: tuple[Decision, ...] = ()
 
     @cached_property
@@ -153,10 +164,11 @@ class Circuit:
         )
 
     def _rows(self, edges: tuple[Edge, ...]) -> list[list[str | float | None]]:
-        """Sender, receiver, score and frequency of each edge; None where unknown."""
+        """Sender, receiver, score, frequency and gate of each edge; None where unknown."""
+        gates = self.gates or {}
         indices = ((self.graph.receiver_index[receiver], self.graph.sender_index[sender]) for sender, receiver in edges)
         return [
-            [*edge, *(_value_at(values, index) for values in (self.scores, self.frequency))]
+            [*edge, *(_value_at(values, index) for values in (self.scores, self.frequency)), gates.get(edge)]
             for edge, index in zip(edges, indices, strict=True)
         ]
 
@@ -172,7 +184,7 @@ class Circuit:
                 )
             graph = _graph(content["graph"])
             rows = content["kept"] + content["removed"]
-            keep_mask = graph.mask_of([(sender, receiver) for sender, receiver, _, _ in content["kept"]])
+            keep_mask = graph.mask_of([(sender, receiver) for sender, receiver, *_ in content["kept"]])
             tensors = load_file(folder / "ablation.safetensors", device=str(device))
             with (folder / "trace.csv").open(newline="", encoding="utf-8") as file:
                 trace = tuple(_decision(row) for row in csv.DictReader(file))
@@ -184,8 +196,9 @@ class Circuit:
                 method=content["method"],
                 metric=content["metric"],
                 tau=content["tau"],
-                scores=_by_edge(graph, [(sender, receiver, score) for sender, receiver, score, _ in rows]),
-                frequency=_by_edge(graph, [(sender, receiver, share) for sender, receiver, _, share in rows]),
+                scores=_by_edge(graph, [(sender, receiver, score) for sender, receiver, score, _, _ in rows]),
+                frequency=_by_edge(graph, [(sender, receiver, share) for sender, receiver, _, share, _ in rows]),
+                gates={(sender, receiver): gate for sender, receiver, _, _, gate in rows if gate} or None,
                 trace=trace,
             )
         except (KeyError, TypeError, ValueError, OSError, SafetensorError, CircuitError) as error:
@@ -267,4 +280,5 @@ def _decision(row: dict[str, Any]) -> Decision:
         action=row["action"],
         before=float(row["before"]),
         after=float(row["after"]),
+        direction=row["direction"],
     )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vitprune.circuit.ablation import AblationKind
 from vitprune.circuit.metrics import MetricName
-from vitprune.circuit.problem import Granularity
+from vitprune.circuit.problem import Direction, Granularity
 from vitprune.options import NonNegative, Options, Positive, Seed
 
 
@@ -23,6 +23,7 @@ class AcdcOptions(Options):
     num_edges: Positive | None
     metric: MetricName
     granularity: Granularity
+    direction: Direction
     ablation: AblationKind
     noise_std: Annotated[float, Field(gt=0)]
     ig_steps: Positive

@@ -18,6 +18,7 @@ from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
 
 Granularity = Literal["edge", "node", "node-edge"]
+Direction = Literal["noising", "denoising", "both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +80,13 @@ class DiscoveryOptions:
 
     ``tau`` is in units of the metric (nats for KL): removing an edge that stays costs at least that much. ``num_edges``
     says instead how many edges a ranking keeps. ``metric`` None stands for the method's own. ``granularity`` is that of
-    searches. ``ig_steps`` is the number of points at which integrated gradients are taken. ``hybrid`` removes edges
-    scored below ``low`` · tau and keeps edges scored above ``high`` · tau without a test. ``batch_size`` bounds the
-    images whose activations are held at once. ``candidates`` is how many removals a search evaluates together, which
-    pays on an accelerator; the circuit stays the same. ``seed`` draws the random ranking.
+    searches, ``direction`` that of ``acdc``: whether edges of the whole model are taken away, or edges of the ablated
+    one restored, or one after the other. ``order`` draws the order in which a search visits edges of one receiver and
+    nodes of one level; None: the latest first. ``ig_steps`` is the number of points at which integrated gradients are
+    taken. ``hybrid`` removes edges scored below ``low`` · tau and keeps edges scored above ``high`` · tau without a
+    test. ``batch_size`` bounds the images whose activations are held at once. ``candidates`` is how many removals a
+    search evaluates together, which pays on an accelerator; the circuit stays the same. ``seed`` draws the random
+    ranking.
 
     Raises CircuitError for values that no method can use.
     """
@@ -91,6 +95,8 @@ class DiscoveryOptions:
     num_edges: int | None = None
     metric: MetricName | None = None
     granularity: Granularity = "edge"
+    direction: Direction = "noising"
+    order: int | None = None
     ig_steps: int = 5
     low: float = 0.1
     high: float = 10.0
@@ -101,10 +107,9 @@ class DiscoveryOptions:
     def __post_init__(self) -> None:
         if self.tau is not None and not (math.isfinite(self.tau) and self.tau >= 0):
             raise CircuitError(f"tau must be a finite number of at least 0, got {self.tau}")
-        if self.granularity not in get_args(Granularity):
-            raise CircuitError(
-                f"granularity must be one of {', '.join(get_args(Granularity))}, got {self.granularity!r}"
-            )
+        for name, known in (("granularity", Granularity), ("direction", Direction)):
+            if getattr(self, name) not in get_args(known):
+                raise CircuitError(f"{name} must be one of {', '.join(get_args(known))}, got {getattr(self, name)!r}")
         if self.candidates < 1:
             raise CircuitError(f"candidates must be at least 1, got {self.candidates}")
         if self.metric is not None:

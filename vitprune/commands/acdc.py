@@ -28,6 +28,8 @@ def acdc(
     ] = Path(".vitprune/acdc.jsonl"),
 ) -> None:
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
+    from vitprune.circuit.methods import discovery_options
+    from vitprune.circuit.methods.acdc import directions_of, journal_of
     from vitprune.commands.inputs import load_for, open_data, open_params
     from vitprune.commands.progress import progress, search_progress
     from vitprune.core.compute.distributed import world
@@ -63,7 +65,8 @@ def acdc(
     write_json(metrics, found.metrics)
     write_json(timing, found.timing)
     # Everything is saved: there is nothing left to resume.
-    journal.unlink(missing_ok=True)
+    for direction in directions_of(discovery_options(options.acdc)):
+        journal_of(journal, direction).unlink(missing_ok=True)
     kept, val = found.metrics, found.metrics["val"]
     logging.getLogger(__name__).info(
         "the circuit keeps %d of %d edges, %d of %d heads and %d of %d MLP groups; on validation images it is right on "

@@ -1,5 +1,6 @@
 """A search that was interrupted goes on from its journal as if it had not been."""
 
+import itertools
 import json
 import random
 from contextlib import suppress
@@ -19,23 +20,26 @@ from vitprune.errors import CircuitError
 
 @pytest.mark.fault("a kill between two decisions of the search", "the next run goes on and ends with the same circuit")
 @pytest.mark.parametrize("granularity", ["edge", "node-edge"])
-@pytest.mark.parametrize("method", ["acdc", "hybrid"])
+@pytest.mark.parametrize(
+    ("method", "direction"), [("acdc", "noising"), ("acdc", "denoising"), ("acdc", "both"), ("hybrid", "noising")]
+)
 def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stopped(
-    tmp_path, monkeypatch, granularity, method
+    tmp_path, monkeypatch, granularity, method, direction
 ):
     monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 10)
     model = random_model(15, dtype=torch.float32)
     images = random_images(model)
-    options = {"tau": 0.01, "granularity": granularity}
+    options = {"tau": 0.01, "granularity": granularity, "direction": direction}
     whole = discover(model, images, method, **options)
 
     class Interrupted(Exception):
         pass
 
     for stop in range(1, len(whole.trace), len(whole.trace) // 8):
+        decisions = itertools.count(1)
 
-        def interrupt(progress, last=stop):
-            if progress.decided == last:
+        def interrupt(_, last=stop, decisions=decisions):
+            if next(decisions) == last:
                 raise Interrupted
 
         journal = tmp_path / f"{stop}.jsonl"

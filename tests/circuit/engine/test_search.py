@@ -5,11 +5,12 @@ import os
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.circuit.oracle import brute_acdc, brute_kl, brute_metric, random_images, random_model
+from tests.circuit.oracle import brute_acdc, brute_kl, brute_logits, brute_metric, random_images, random_model
 from vitprune.circuit import Ablation, Graph, discover
 
 # Of the combinations of the last four options those with an even sum: every three of them occur in every combination.
@@ -172,6 +173,72 @@ def test_other_metrics_take_the_decisions_of_brute_force(metric):
     assert circuit.kl == pytest.approx(
         brute_kl(model, images, graph, set(circuit.kept), ablation, model(images).detach()), abs=1e-9
     )
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+@pytest.mark.parametrize("kind", ["mean", "zero", "resample", "noise"])
+@pytest.mark.parametrize("granularity", ["edge", "node", "node-edge"])
+def test_denoising_takes_the_decisions_of_brute_force(granularity, kind, pooling):
+    model = random_model(18, pooling=pooling, num_layers=2 + (kind == "zero"))
+    images, labels = random_images(model, count=5), torch.arange(5) % 3
+    ablation = {
+        "mean": lambda: Ablation.mean(model, images),
+        "zero": lambda: Ablation.zero(model),
+        "resample": lambda: Ablation.resample(model, random_images(model, count=3, seed=5)),
+        "noise": lambda: Ablation.noise(model, 0.7, seed=3),
+    }[kind]()
+    graph = Graph.of(model, mlp_groups=2)
+    for metric in ("kl", "logit-difference"):
+        measure = None if metric == "kl" else brute_metric(metric, labels)
+        options = {"graph": graph, "ablation": ablation, "granularity": granularity, "metric": metric}
+        circuit = discover(model, images, labels=labels, tau=0.02, direction="denoising", **options)
+        kept = brute_acdc(model, images, graph, ablation, 0.02, granularity, measure, denoising=True)
+        assert set(circuit.kept) == kept
+        assert {decision.direction for decision in circuit.trace} == {"denoising"}
+        for decision in circuit.trace:
+            if decision.action != "unreachable":
+                assert (decision.change < 0.02) == (decision.action == "removed")
+
+
+def test_both_directions_keep_what_one_of_them_keeps_and_say_what_each_edge_is():
+    model = random_model(19)
+    images = random_images(model, count=5)
+    options = {"graph": Graph.of(model), "ablation": Ablation.mean(model, images), "tau": 0.03}
+    noising, denoising, both = (
+        discover(model, images, direction=direction, **options) for direction in ("noising", "denoising", "both")
+    )
+    assert set(both.kept) == set(noising.kept) | set(denoising.kept)
+    assert set(noising.kept) != set(denoising.kept)
+    assert both.trace == noising.trace + denoising.trace
+    expected = {edge: brute_gate(model, images, options, set(both.kept), edge) for edge in both.kept}
+    assert both.gates == {edge: gate for edge, gate in expected.items() if gate}
+    assert len(set(expected.values())) == 4
+
+
+def brute_gate(model, images, options, kept, edge):
+    """What an edge is, from four whole forward passes."""
+    graph, ablation, full = options["graph"], options["ablation"], model(images).detach()
+    clean = replace(Ablation.resample(model, images), sources=images)
+    corrupt = ablation.embed.expand(len(images), -1, -1)
+
+    def damage(edges, instead, embed=None):
+        logits = brute_logits(model, images, graph, edges, instead, embed=embed)
+        return float((full.softmax(-1) * (full.log_softmax(-1) - logits.log_softmax(-1))).sum(-1).mean())
+
+    needed = damage(kept - {edge}, ablation) - damage(kept, ablation) >= options["tau"]
+    every = set(graph.edges)
+    restores = damage(every, clean, corrupt) - damage(every - {edge}, clean, corrupt) >= options["tau"]
+    return {(True, False): "AND", (False, True): "OR", (True, True): "ADDER"}.get((needed, restores))
+
+
+def test_other_orders_find_what_they_lead_to_and_the_same_order_the_same():
+    model = random_model(20, num_layers=3)
+    images = random_images(model)
+    found = [discover(model, images, tau=0.02, order=order).trace for order in (None, 1, 1, 2)]
+    assert found[1] == found[2]
+    orders = [[(decision.sender, decision.receiver) for decision in trace] for trace in found]
+    assert len({tuple(order) for order in orders}) == 3
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])

@@ -70,6 +70,13 @@ def test_scores_do_not_depend_on_the_batching(method):
         ),
         ("eap-ig", {"metric": "accuracy", "num_edges": 3}, "does not suit method eap-ig: it has no gradient"),
         ("hybrid", {"metric": "accuracy", "tau": 0.1}, "does not suit method hybrid: it has no gradient"),
+        (
+            "eap-ig",
+            {"direction": "both", "num_edges": 3},
+            "direction both is for method acdc; set it to noising",
+        ),
+        ("hybrid", {"direction": "denoising", "tau": 0.1}, "direction denoising is for method acdc"),
+        ("acdc", {"direction": "up", "tau": 0.1}, "direction must be one of noising, denoising, both, got 'up'"),
         ("eap-ig", {"ig_steps": 0, "num_edges": 3}, "ig_steps must be at least 1, got 0"),
         ("eap-ig", {"steps": 3}, "unknown options steps; known are tau, num_edges"),
         ("eap", {}, "either tau or num_edges; got tau None and num_edges None"),

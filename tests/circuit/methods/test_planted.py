@@ -32,6 +32,23 @@ def test_acdc_keeps_one_of_two_paths_that_do_the_same(tau):
     assert circuit.kl < 1e-4
 
 
+# The ablated model is no minimum of the metric: there, every small change of the stream has a small effect.
+@pytest.mark.parametrize("tau", [1e-3, 1e-2])
+@pytest.mark.parametrize("name", PLANTS)
+def test_both_directions_find_exactly_the_planted_circuit(name, tau):
+    planted = PLANTS[name]()
+    circuit = found(planted, "acdc", tau=tau, direction="both")
+    assert set(circuit.kept) == planted.true_edges
+
+
+def test_edges_are_what_they_were_planted_as():
+    either = found(PLANTS["or_paths"](), "acdc", tau=1e-3, direction="both").gates
+    assert either == dict.fromkeys((*FIRST_PATH, *SECOND_PATH), "OR") | {("m1", "logits"): "ADDER"}
+    copied = found(PLANTS["copy_head"](), "acdc", tau=1e-3, direction="both").gates
+    # The head needs to find the patch, by its key, and to copy the bit, by its value.
+    assert copied == dict.fromkeys([("embed", "a1.h1.k"), ("embed", "a1.h1.v")], "AND") | {("a1.h1", "logits"): "ADDER"}
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_integrated_gradients_rank_the_planted_edges_first(name):
     planted = PLANTS[name]()

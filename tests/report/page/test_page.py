@@ -316,7 +316,8 @@ def test_undecided_edges_are_pale_and_say_how_many_samples_keep_them(look, run, 
     edges, (row, column) = run.circuit.graph.all_edges, torch.nonzero(run.circuit.keep_mask)[0].tolist()
     shares = torch.where(edges, 0.5, torch.nan).double()
     shares[row, column] = 1.0
-    write_page(tmp_path / "page.html", replace(run, circuit=replace(run.circuit, frequency=shares)))
+    gates = {run.circuit.kept[0]: "OR"}
+    write_page(tmp_path / "page.html", replace(run, circuit=replace(run.circuit, frequency=shares, gates=gates)))
     browser = look(tmp_path / "page.html")
     drawn = ElementTree.fromstring(browser.execute_script("return explorer.svg()"))
     opacities = [path.get("opacity") for path in drawn.findall("{http://www.w3.org/2000/svg}path")]
@@ -326,5 +327,5 @@ def test_undecided_edges_are_pale_and_say_how_many_samples_keep_them(look, run, 
     assert "undecided" in browser.find_element(By.CSS_SELECTOR, ".legend").text
     browser.execute_script("choose(arguments[0])", run.circuit.graph.receivers[row].node.name)
     listed = browser.find_element(By.ID, "node-edges").text
-    assert listed.count("in 100 % of samples") == 1
+    assert listed.count("OR, in 100 % of samples") == 1
     assert "in 50 % of samples" in listed

@@ -34,6 +34,8 @@ from vitprune.errors import CircuitError
 class IncrementalEvaluator:
     """The current circuit of a search: its damage, and that of every way to make it smaller.
 
+    If it ``is_denoising``, the circuit is that of the ablated embedding, and removed edges carry what their sender
+    computes on the image: the full graph is then the fully ablated model, and the empty one the whole model.
     ``samples (samples, b)`` are how often each image counts in each sample; by default all images are one sample.
     ``damage (samples,)`` is that of the current circuit, in double precision on the CPU. ``batch_size`` bounds the
     images whose activations are held at once. If there are more images, reads are computed each time they are needed
@@ -60,6 +62,7 @@ class IncrementalEvaluator:
         batch_size: int | None = None,
         candidates: int = 1,
         samples: Tensor | None = None,
+        is_denoising: bool = False,
     ) -> None:
         check_images(model, images)
         ablation.check(model)
@@ -73,7 +76,15 @@ class IncrementalEvaluator:
         if share.start == share.stop:
             raise CircuitError(f"{len(images)} images are too few for {world().size} processes: each needs one")
         with torch.no_grad():
-            self._state = State(self._levels, images, ablation, share, batch_size=batch_size, candidates=candidates)
+            self._state = State(
+                self._levels,
+                images,
+                ablation,
+                share,
+                batch_size=batch_size,
+                candidates=candidates,
+                is_denoising=is_denoising,
+            )
             logits = torch.cat([model(images[batch]) for batch in self._state.batches])
             self.full_logits = gathered(logits, len(images))
         check_finite(self.full_logits)

@@ -27,18 +27,17 @@ def search_samples(
 ) -> None:
     """Call ``on_sample`` with the number of each sample and the mask ``(receivers, senders)`` that ACDC keeps on it.
 
-    ``samples (samples, b)`` are how often each image counts in each sample. ``options`` have a tau and a metric.
-    Samples come in no particular order. Raises CircuitError as ``IncrementalEvaluator`` does.
+    ``samples (samples, b)`` are how often each image counts in each sample. ``options`` have a tau, a metric and
+    one direction. Samples come in no particular order. Raises CircuitError as ``IncrementalEvaluator`` does.
     """
-    assert options.tau is not None
     branches: list[_Branch] = [([], torch.arange(len(samples)))]
     while branches:
         # The branch that was put off last shares the least with the others; so few of them wait at a time.
         decisions, members = branches.pop()
         shown = samples[members].any(dim=0).nonzero().flatten()
-        evaluator = evaluator_of(problem.on(shown.tolist()), options, samples[members][:, shown])
-        search = Search(evaluator, options.tau, Prefix(decisions), on_split=partial(_put_off, branches, members))
-        search.run(options.granularity)
+        evaluator = evaluator_of(problem.on(shown.tolist()), options, samples=samples[members][:, shown])
+        search = Search(evaluator, options, Prefix(decisions), on_split=partial(_put_off, branches, members))
+        search.run()
         for member in members[search.following].tolist():
             on_sample(member, evaluator.keep_mask)
 

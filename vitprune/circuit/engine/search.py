@@ -8,7 +8,7 @@ after the other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vitprune.circuit.engine.evaluator import IncrementalEvaluator
 from vitprune.circuit.engine.journal import ForeignDecision, Journal, Known, search_key
 from vitprune.circuit.engine.phase import Phase, SearchProgress
 from vitprune.circuit.graph import EdgeIndex
-from vitprune.circuit.problem import DiscoveryOptions, Granularity, Problem
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +52,22 @@ def run_search(
 ) -> Search:
     """Search from the full graph, over nodes, edges, or nodes and then edges; returns the finished search.
 
-    ``options`` have a tau and a metric. A ``settlement`` is applied before the search over edges. With ``journal``,
-    decisions are written to that file and an interrupted search goes on from there, if it had the same ``method`` and
-    options; ``key_options`` are those by which a settlement came about.
+    ``options`` have a tau, a metric and one direction. A ``settlement`` is applied before the search over edges. With
+    ``journal``, decisions are written to that file and an interrupted search goes on from there, if it had the same
+    ``method`` and options; ``key_options`` are those by which a settlement came about.
 
     Raises CircuitError as ``IncrementalEvaluator`` does, and if the journal cannot be used.
     """
     assert options.tau is not None
-    search_options = (options.tau, options.granularity, options.metric, options.batch_size, options.candidates)
+    search_options = (
+        options.tau,
+        options.granularity,
+        options.direction,
+        options.order,
+        options.metric,
+        options.batch_size,
+        options.candidates,
+    )
     key = search_key(problem, (method, *search_options, *key_options)) if journal else ""
     try:
         with Journal(problem.graph, journal, key) as opened:
@@ -79,25 +87,31 @@ def _searched(
 ) -> Search:
     """Search, taking the decisions that the journal knows."""
     assert options.tau is not None
-    search = Search(evaluator_of(problem, options), options.tau, journal, on_progress)
-    search.run(options.granularity, settlement)
+    search = Search(evaluator_of(problem, options), options, journal, on_progress)
+    search.run(settlement)
     return search
 
 
-def evaluator_of(problem: Problem, options: DiscoveryOptions, samples: Tensor | None = None) -> IncrementalEvaluator:
-    """The evaluator of the full graph; ``samples (samples, b)`` are how often each image counts in each sample."""
+def evaluator_of(
+    problem: Problem, options: DiscoveryOptions, *, samples: Tensor | None = None, keep_mask: Tensor | None = None
+) -> IncrementalEvaluator:
+    """The evaluator of a circuit in one direction, by default of the full graph.
+
+    ``samples (samples, b)`` are how often each image counts in each sample.
+    """
     assert options.metric is not None
     return IncrementalEvaluator(
         problem.model,
         problem.images,
         problem.graph,
-        problem.graph.all_edges,
+        problem.graph.all_edges if keep_mask is None else keep_mask,
         problem.ablation,
         metric=options.metric,
         labels=problem.labels,
         batch_size=options.batch_size,
         candidates=options.candidates,
         samples=samples,
+        is_denoising=options.direction == "denoising",
     )
 
 
@@ -122,12 +136,16 @@ class Search:
     def __init__(
         self,
         evaluator: IncrementalEvaluator,
-        tau: float,
+        options: DiscoveryOptions,
         known: Known,
         on_progress: Callable[[SearchProgress], None] | None = None,
         on_split: Callable[[list[Decision], Tensor], None] | None = None,
     ) -> None:
-        self.evaluator, self.graph, self.tau = evaluator, evaluator.graph, tau
+        assert options.tau is not None
+        assert options.direction != "both"
+        self.evaluator, self.graph, self.tau = evaluator, evaluator.graph, options.tau
+        self._granularity, self._direction = options.granularity, options.direction
+        self._orders = None if options.order is None else torch.Generator().manual_seed(options.order)
         self.trace: list[Decision] = []
         self.following = torch.arange(len(evaluator.damage))
         self._known = known
@@ -136,11 +154,11 @@ class Search:
         self._testable = self.graph.all_edges
         self._removal_share = 1.0
 
-    def run(self, granularity: Granularity, settlement: Settlement | None = None) -> None:
+    def run(self, settlement: Settlement | None = None) -> None:
         """Decide on everything. A settlement is applied before the edges."""
-        if granularity != "edge":
+        if self._granularity != "edge":
             self.over_nodes()
-        if granularity != "node":
+        if self._granularity != "node":
             if settlement is not None:
                 self.settle(settlement)
             self.over_edges()
@@ -153,11 +171,17 @@ class Search:
         self._phase = Phase(counts, last_level)
         for level in reversed(range(1, last_level)):
             candidates = []
-            for column in reversed(self.graph.level_senders[level]):
+            for column in self._in_order(self.graph.level_senders[level]):
                 rows = self.evaluator.keep_mask[:, column].nonzero().flatten().tolist()
                 candidates.append(_Candidate([(row, column) for row in rows], column, ALL_RECEIVERS))
             # A node without edges is gone already.
             self._walk(level, [[candidate for candidate in candidates if candidate.edges]], is_over_nodes=True)
+
+    def _in_order(self, indices: Sequence[int]) -> list[int]:
+        """Candidates that may be visited in any order: the latest first, or as drawn."""
+        if self._orders is None:
+            return list(reversed(indices))
+        return [indices[place] for place in torch.randperm(len(indices), generator=self._orders).tolist()]
 
     def settle(self, settlement: Settlement) -> None:
         """Remove and keep edges without a test. Those it keeps are not tested later either."""
@@ -183,9 +207,9 @@ class Search:
         self._phase = Phase(counts, self.graph.last_level)
         for level in reversed(range(1, self.graph.last_level + 1)):
             groups = []
-            for row in reversed(self.graph.level_receivers[level]):
+            for row in self._in_order(self.graph.level_receivers[level]):
                 name = self.graph.receivers[row].name
-                columns = reversed((mask[row] & self.evaluator.keep_mask[row]).nonzero().flatten().tolist())
+                columns = self._in_order((mask[row] & self.evaluator.keep_mask[row]).nonzero().flatten().tolist())
                 groups.append([_Candidate([(row, column)], column, name) for column in columns])
             self._walk(level, groups, is_over_nodes=False)
 
@@ -234,7 +258,7 @@ class Search:
         before, accepted = self.evaluator.damage, None
         decisions: list[Decision] = []
         for index, (candidate, after) in enumerate(zip(candidates, damages, strict=True)):
-            removing = after - before < self.tau
+            removing = self._changes(before, after) < self.tau
             is_removed = 2 * int(removing.sum()) >= len(removing)
             agreeing = removing == is_removed
             if not agreeing.all():
@@ -297,11 +321,23 @@ class Search:
     def _tested(self, candidate: _Candidate, before: Tensor, after: Tensor) -> Decision:
         """The decision of samples that agree, from the metric in each of them, ``(samples,)``."""
         means = float(before.mean()), float(after.mean())
-        return self._decision(candidate, "removed" if bool(after[0] - before[0] < self.tau) else "kept", *means)
+        is_removed = bool(self._changes(before, after)[0] < self.tau)
+        return self._decision(candidate, "removed" if is_removed else "kept", *means)
+
+    def _changes(self, before: Tensor, after: Tensor) -> Tensor:
+        """By how much taking something away raises the metric in each sample, or restoring it lowers it."""
+        return after - before if self._direction == "noising" else before - after
 
     def _decision(self, candidate: _Candidate, action: Action, before: float, after: float) -> Decision:
         sender = self.graph.senders[candidate.column].name
-        return Decision(sender=sender, receiver=candidate.receiver, action=action, before=before, after=after)
+        return Decision(
+            sender=sender,
+            receiver=candidate.receiver,
+            action=action,
+            before=before,
+            after=after,
+            direction=self._direction,
+        )
 
     def _record(self, level: int, decision: Decision) -> None:
         self.trace.append(decision)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.ablation import Ablation
+from vitprune.circuit.activations import run_whole
 from vitprune.circuit.engine.slots import VersionStore
 from vitprune.circuit.levels import HeadLevel, Levels, centred
 from vitprune.circuit.masked import read_streams
@@ -55,6 +56,9 @@ class Bank:
 class State:
     """Embeddings, ablated activations, reads, projections and activations on ``share`` of the images.
 
+    In a search by denoising, images and ablation change places: the embedding is the ablated one, and what replaces the
+    activations of removed senders are those of the whole model on the images.
+
     ``batch_size`` bounds the images whose activations are held at once. If there are more images, reads are computed
     each time they are needed instead of being kept. ``candidates`` is the most that may be evaluated together.
     """
@@ -68,13 +72,14 @@ class State:
         *,
         batch_size: int | None,
         candidates: int,
+        is_denoising: bool,
     ) -> None:
         self.levels, self.graph, self.config = levels, levels.graph, levels.model.config
         self.keeps_reads = batch_size is None or share.stop - share.start <= batch_size
         self.batches = self._batches(images, share, batch_size)
         self._sizes = [batch.stop - batch.start for batch in self.batches]
-        self.embeddings = [centred(levels.model.embed(images[batch])) for batch in self.batches]
-        self._ablated = self._ablated_activations(images, ablation)
+        take = self._take_swapped if is_denoising else self._take
+        take(images, ablation)
         # Twice the room that is needed, so that there are consecutive free slots, unless memory is what counts.
         self._spare = 2 * candidates if self.keeps_reads else candidates
         self.banks: list[list[Bank]] = [self._level_banks(level) for level in range(self.graph.last_level + 1)]
@@ -102,12 +107,29 @@ class State:
         starts = [share.start + count * batch // batches for batch in range(batches + 1)]
         return [slice(start, stop) for start, stop in pairwise(starts)]
 
-    def _ablated_activations(self, images: Tensor, ablation: Ablation) -> list[list[Tensor]]:
-        """For each batch and level, what replaces the activations of removed senders, ``(nodes, b or 1, t, k)``."""
+    def _take(self, images: Tensor, ablation: Ablation) -> None:
+        """Set the centred embedding ``(b, t, d)`` of each batch, and what replaces activations of removed senders.
+
+        The latter is ``(nodes, b or 1, t, k)`` for each level of each batch.
+        """
         model = self.levels.model
+        self.embeddings = [centred(model.embed(images[batch])) for batch in self.batches]
         if ablation.foldable:
-            return [self.levels.by_level(ablation.activations(model, images, 0))] * len(self.batches)
-        return [self.levels.by_level(ablation.activations(model, images[batch], batch.start)) for batch in self.batches]
+            self._ablated = [self.levels.by_level(ablation.activations(model, images, 0))] * len(self.batches)
+            return
+        self._ablated = [
+            self.levels.by_level(ablation.activations(model, images[batch], batch.start)) for batch in self.batches
+        ]
+
+    def _take_swapped(self, images: Tensor, ablation: Ablation) -> None:
+        """The same with the ablated embedding, and activations of the whole model in place of those removed."""
+        model = self.levels.model
+        self.embeddings, self._ablated = [], []
+        for batch in self.batches:
+            clean = run_whole(model, images[batch])[1]
+            embed = ablation.activations(model, images[batch], batch.start).embed
+            self.embeddings.append(centred(embed).expand_as(clean.embed))
+            self._ablated.append(self.levels.by_level(clean))
 
     def _store(self, items: int, *shape: int) -> VersionStore:
         """Slots for values of ``shape`` for each image. On a CPU, memory that is never written to costs nothing."""

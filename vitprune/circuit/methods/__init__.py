@@ -52,6 +52,7 @@ def discovery_options(params: AcdcOptions) -> DiscoveryOptions:
         num_edges=params.num_edges,
         metric=params.metric,
         granularity=params.granularity,
+        direction=params.direction,
         ig_steps=params.ig_steps,
         batch_size=params.batch_size,
         candidates=params.candidates or 1,

@@ -17,7 +17,7 @@ from torch import Tensor
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.engine.phase import SearchProgress
 from vitprune.circuit.metrics import MetricName
-from vitprune.circuit.problem import DiscoveryOptions, Problem
+from vitprune.circuit.problem import Direction, DiscoveryOptions, Problem
 from vitprune.circuit.ranking import circuit_of_scores
 from vitprune.errors import CircuitError
 
@@ -41,12 +41,14 @@ OnSample = Callable[[int, Tensor], None]
 class Method(ABC):
     """A discovery method.
 
-    ``metric`` is its default, None for a method that uses no metric. ``unsuitable`` has the metrics that it cannot use,
-    each with the reason; in a reason, ``{section}`` stands for what precedes the names of params.
+    ``metric`` is its default, None for a method that uses no metric. ``directions`` are those in which it can look.
+    ``unsuitable`` has the metrics that it cannot use, each with the reason; in a reason, ``{section}`` stands for what
+    precedes the names of params.
     """
 
     name: str
     metric: MetricName | None = "kl"
+    directions: tuple[Direction, ...] = ("noising",)
     unsuitable: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, problem: Problem, options: DiscoveryOptions, watch: Watch) -> Circuit:
@@ -69,6 +71,10 @@ class Method(ABC):
         if reason is not None:
             reason = reason.format(section=section)
             raise CircuitError(f"{section}metric {options.metric} does not suit {section}method {self.name}: {reason}")
+        if options.direction not in self.directions:
+            raise CircuitError(
+                f"{section}direction {options.direction} is for {section}method acdc; set it to noising for {self.name}"
+            )
         self._check_size(options, section)
 
     def with_metric(self, options: DiscoveryOptions) -> DiscoveryOptions:

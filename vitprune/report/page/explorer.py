@@ -21,7 +21,7 @@ def explorer_data(circuit: Circuit) -> dict[str, Any]:
     ``edges`` has parallel lists of senders, receivers (as indices), scores (None where unknown), and of the steps after
     which an edge is gone: 1 for the first removal, 0 for an edge of the circuit. ``frequency`` is the share of
     bootstrap samples that keep an edge, and ``undecided`` whether that says neither yes nor no; both are None without
-    samples.
+    samples. ``gate`` is what an edge is, None where that is unknown.
     """
     graph = circuit.graph
     rows, columns = (indices.tolist() for indices in np.nonzero(graph.all_edges.numpy()))
@@ -46,6 +46,7 @@ def explorer_data(circuit: Circuit) -> dict[str, Any]:
                 for row, column in zip(rows, columns, strict=True)
             ],
             "step": [int(steps[row, column]) for row, column in zip(rows, columns, strict=True)],
+            "gate": [(circuit.gates or {}).get(edge) for edge in graph.edges],
             "frequency": shares and [round(share, 3) for share in shares],
             "undecided": shares and [int(verdict(share) == "undecided") for share in shares],
         },

@@ -44,7 +44,7 @@ class Explorer {
   }
 
   geometry(edge) {
-    const {sender, receiver, score, frequency, undecided} = this.graph.edges;
+    const {sender, receiver, score, frequency, undecided, gate} = this.graph.edges;
     const from = this.graph.senders[sender[edge]], to = this.graph.receivers[receiver[edge]];
     const start = this.position.get(from.name), end = this.position.get(to.node);
     const span = to.level - from.level, x1 = start.x + HALF_WIDTH, x2 = end.x - HALF_WIDTH, y2 = end.y + PORT_SHIFT[to.port];
@@ -53,7 +53,7 @@ class Explorer {
     const reach = (x2 - x1) * 0.4;
     return {
       from: from.name, to: to.node, port: to.port, score: score[edge], bucket: 0,
-      frequency: frequency?.[edge] ?? null, undecided: Boolean(undecided?.[edge]),
+      gate: gate[edge], frequency: frequency?.[edge] ?? null, undecided: Boolean(undecided?.[edge]),
       curve: [x1, start.y, x1 + reach, start.y + bend, x2 - reach, y2 + bend, x2, y2],
     };
   }
@@ -358,7 +358,7 @@ class Explorer {
 
   json() {
     const edges = this.edges.flatMap((edge, index) => (this.kept[index]
-      ? [{sender: edge.from, receiver: edge.to + (edge.port ? `.${edge.port}` : ""), score: edge.score, frequency: edge.frequency}]
+      ? [{sender: edge.from, receiver: edge.to + (edge.port ? `.${edge.port}` : ""), score: edge.score, gate: edge.gate, frequency: edge.frequency}]
       : []));
     return `${JSON.stringify({nodes: [...this.usedNodes()], edges}, null, 1)}\n`;
   }

@@ -21,7 +21,7 @@ function drawCharts() {
 }
 
 /* The explorer. `state` is all that an address carries. */
-const graph = DATA.graph, {sender, receiver, step, score, frequency} = graph.edges;
+const graph = DATA.graph, {sender, receiver, step, score, frequency, gate} = graph.edges;
 const state = {step: graph.steps, node: null, gone: new Set(), changed: new Map()};
 const edgeName = (edge) => `${graph.senders[sender[edge]].name}>${graph.receivers[receiver[edge]].name}`;
 const edgeOf = new Map(sender.map((_, edge) => [edgeName(edge), edge]));
@@ -126,6 +126,7 @@ function edgeList(title, edges, kept) {
       : graph.receivers[receiver[edge]].name;
     const facts = [
       ...(score[edge] === null ? [] : [score[edge].toPrecision(2)]),
+      ...(gate[edge] ? [gate[edge]] : []),
       ...(frequency ? [`in ${Math.round(100 * frequency[edge])} % of samples`] : []),
     ];
     label.append(box, ` ${other}${facts.length ? ` (${facts.join(", ")})` : ""}`);
