@@ -9,7 +9,8 @@ Images have 2 × 2 patches of 2 × 2 pixels: a bit, a mark, and noise that only 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -20,8 +21,10 @@ from vitprune.core.model import ViT, ViTConfig
 
 PIXELS = ("bit", "mark", "noise one", "noise two")
 TOKENS = ("class", "patch 1", "patch 2", "patch 3", "patch 4")
-NAMED = ("constant", *PIXELS, *TOKENS, "first", "second", "answer")
+RELAYS = ("first", "second", "third", "fourth")
+NAMED = ("constant", *PIXELS, *TOKENS, *RELAYS, "answer")
 WIDTH = 48
+HEADS = 4
 CONSTANT = 1000.0
 LEAD = 4.0
 """By how much the logit of the right class leads."""
@@ -49,81 +52,268 @@ class Planted:
     true_edges: frozenset[Edge]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What a circuit is planted in: layers, pooling, how much the distractors write, and the seed of it all.
+
+    ``places`` says in which layers the planted parts are, the first of them for the first part.
+    """
+
+    layers: int = 2
+    pooling: str = "class"
+    noise: float = 1.0
+    seed: int = 0
+    places: tuple[int, ...] = (0, 1)
+    name: str = field(default="")
+
+
 def along(name: str) -> Tensor:
     """The unit vector of a named direction of the stream."""
     return BASIS[NAMED.index(name)]
 
 
-@torch.no_grad()
-def copy_head() -> Planted:
-    """Head a1.h1 looks for the marked patch, wherever it is, and copies its bit to the class token."""
-    model, generator = _distractors(0)
-    _plant_head(model, 1, 1, attention=[(None, along("mark"))], reads="bit", writes="answer")
-    pixels = _pixels(generator)
-    marked = torch.randint(4, (IMAGES,), generator=generator)
-    pixels[torch.arange(IMAGES), marked, 1] = 1.0
-    return _planted(
-        "copy_head",
-        model,
-        pixels,
-        labels=pixels[torch.arange(IMAGES), marked, 0],
-        true_edges=[("embed", "a1.h1.k"), ("embed", "a1.h1.v"), ("a1.h1", "logits")],
-    )
+def copy_head(ground: Ground) -> Planted:
+    """A head looks for the marked patch, wherever it is, and copies its bit to the class token."""
+    bed = Bed(ground)
+    layer = ground.places[-1]
+    bed.head(layer, 1, attention=[(None, "mark")], reads="bit", writes="answer")
+    marked = torch.randint(4, (IMAGES,), generator=bed.generator)
+    bed.pixels[torch.arange(IMAGES), marked, 1] = 1.0
+    edges = [("embed", f"a{layer}.h1.k"), ("embed", f"a{layer}.h1.v"), (f"a{layer}.h1", "logits")]
+    return bed.planted(labels=bed.pixels[torch.arange(IMAGES), marked, 0], true_edges=edges)
 
 
-@torch.no_grad()
-def and_paths() -> Planted:
-    """Heads a0.h0 and a0.h2 copy the bits of two patches, m1 computes their AND; all four cases are as frequent."""
-    model, generator = _distractors(1)
-    _plant_gate(model, low=1.25, high=1.75)
-    pixels = _pixels(generator)
-    pixels[:, :2, 0] = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0)).repeat(IMAGES // 4, 1).double()
-    return _planted("and_paths", model, pixels, labels=pixels[:, :2, 0].amin(1), true_edges=GATE_EDGES)
+def and_paths(ground: Ground) -> Planted:
+    """Two heads copy the bits of two patches, an MLP computes their AND; all four cases are as frequent."""
+    bed = Bed(ground)
+    edges = _plant_gate(bed, low=1.25, high=1.75)
+    both = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0)).repeat(IMAGES // 4, 1)
+    bed.pixels[:, :2, 0] = both.double()
+    return bed.planted(labels=bed.pixels[:, :2, 0].amin(1), true_edges=edges)
 
 
-@torch.no_grad()
-def or_paths() -> Planted:
+def or_paths(ground: Ground) -> Planted:
     """As ``and_paths``, but OR, and on these images both bits are on or both are off: either path does for both.
 
     Removed edges carry the mean over the same images with all bits off: a path that is removed says "off".
     """
-    model, generator = _distractors(2)
-    _plant_gate(model, low=0.25, high=0.75)
-    pixels = _pixels(generator)
-    pixels[:, :2, 0] = (torch.arange(IMAGES) % 4 > 0).double()[:, None]
-    off = pixels.clone()
-    off[:, :, 0] = 0.0
-    return _planted(
-        "or_paths", model, pixels, labels=pixels[:, :2, 0].amax(1), true_edges=GATE_EDGES, reference=to_images(off)
-    )
+    bed = Bed(ground)
+    edges = _plant_gate(bed, low=0.25, high=0.75)
+    return _with_both_bits(bed, edges)
 
 
-@torch.no_grad()
-def key_only_head() -> Planted:
-    """Head a1.h2 copies the bit of patch 1 or 2; which, it hears through its key from a0.h1.
+def backup_head(ground: Ground) -> Planted:
+    """As ``or_paths``, but the second head, which does the same, is in the layer of the MLP: a backup for the first."""
+    bed = Bed(ground)
+    edges = _plant_gate(bed, low=0.25, high=0.75, second=ground.places[-1])
+    return _with_both_bits(bed, edges)
 
-    The mark is on patch 3 or on patch 4. In a0.h1 patch 1 looks at patch 3 and patch 2 at patch 4, and copies the mark.
+
+def adder(ground: Ground) -> Planted:
+    """Two heads of different layers each write half of the answer, which each of them alone leaves at a draw."""
+    bed = Bed(ground)
+    edges = []
+    for layer, head in ((ground.places[0], 0), (ground.places[-1], 3)):
+        bed.head(layer, head, attention=[(None, "patch 1")], reads="bit", writes="answer", scale=0.5)
+        edges += [("embed", f"a{layer}.h{head}.v"), (f"a{layer}.h{head}", "logits")]
+    return bed.planted(labels=bed.pixels[:, 0, 0], true_edges=edges)
+
+
+def key_only_head(ground: Ground) -> Planted:
+    """A head copies the bit of patch 1 or 2; which, it hears through its key from an earlier head.
+
+    The mark is on patch 3 or on patch 4. In the earlier head patch 1 looks at patch 3 and patch 2 at patch 4, and
+    copies the mark.
     """
-    model, generator = _distractors(3)
-    pairs = [(along("patch 1"), along("patch 3")), (along("patch 2"), along("patch 4"))]
-    _plant_head(model, 0, 1, attention=pairs, reads="mark", writes="first")
-    _plant_head(model, 1, 2, attention=[(None, along("first"))], reads="bit", writes="answer")
-    pixels = _pixels(generator)
-    chosen = torch.randint(2, (IMAGES,), generator=generator)
-    pixels[torch.arange(IMAGES), 2 + chosen, 1] = 1.0
-    return _planted(
-        "key_only_head",
-        model,
-        pixels,
-        labels=pixels[torch.arange(IMAGES), chosen, 0],
-        true_edges=[("embed", "a0.h1.v"), ("a0.h1", "a1.h2.k"), ("embed", "a1.h2.v"), ("a1.h2", "logits")],
-    )
+    bed = Bed(ground)
+    early, late = ground.places[0], ground.places[-1]
+    pairs = [("patch 1", "patch 3"), ("patch 2", "patch 4")]
+    bed.head(early, 1, attention=pairs, reads="mark", writes="first")
+    bed.head(late, 2, attention=[(None, "first")], reads="bit", writes="answer")
+    edges = [
+        ("embed", f"a{early}.h1.v"),
+        (f"a{early}.h1", f"a{late}.h2.k"),
+        ("embed", f"a{late}.h2.v"),
+        (f"a{late}.h2", "logits"),
+    ]
+    return bed.planted(labels=_mark_patch_three_or_four(bed), true_edges=edges)
 
 
-PLANTS = {plant.__name__: plant for plant in (copy_head, and_paths, or_paths, key_only_head)}
+def query_only_head(ground: Ground) -> Planted:
+    """A head copies the bit of patch 1 or 2; which, its query asks for, as an earlier head told every token.
+
+    Two earlier heads copy the marks of patches 3 and 4, one of which is on. Keys are the numbers of the patches.
+    Removed edges carry what they do without marks.
+    """
+    bed = Bed(ground)
+    early, late = ground.places[0], ground.places[-1]
+    edges = [("embed", f"a{late}.h2.v"), (f"a{late}.h2", "logits")]
+    for head, patch, relay in ((1, "patch 3", "first"), (3, "patch 4", "second")):
+        bed.head(early, head, attention=[(None, patch)], reads="mark", writes=relay)
+        edges += [("embed", f"a{early}.h{head}.v"), (f"a{early}.h{head}", f"a{late}.h2.q")]
+    bed.head(late, 2, attention=[("first", "patch 1"), ("second", "patch 2")], reads="bit", writes="answer")
+    unmarked = bed.pixels.clone()
+    return bed.planted(labels=_mark_patch_three_or_four(bed), true_edges=edges, reference=unmarked)
+
+
+def chain(ground: Ground) -> Planted:
+    """A head copies the bit of patch 1, and one MLP after the other hands it on, from the first place to the last."""
+    bed = Bed(ground)
+    first, *others = ground.places
+    bed.head(first, 2, attention=[(None, "patch 1")], reads="bit", writes=RELAYS[0])
+    edges = [("embed", f"a{first}.h2.v")]
+    sender, reads = f"a{first}.h2", RELAYS[0]
+    for number, layer in enumerate(others, start=1):
+        writes = RELAYS[number] if number < len(others) else "answer"
+        bed.step(layer, reads=[reads], writes=writes, low=0.25, high=0.75)
+        edges.append((sender, f"m{layer}"))
+        sender, reads = f"m{layer}", writes
+    return bed.planted(labels=bed.pixels[:, 0, 0], true_edges=[*edges, (sender, "logits")])
+
+
+DEEP = {"layers": 4, "places": (1, 3)}
+DESIGNS: dict[Callable[[Ground], Planted], tuple[dict, ...]] = {
+    copy_head: ({}, DEEP, {"noise": 4.0}, {"pooling": "mean"}),
+    and_paths: ({}, DEEP, {"noise": 4.0}, {"pooling": "mean"}),
+    or_paths: ({}, DEEP, {"noise": 4.0}, {"pooling": "mean"}),
+    backup_head: ({}, DEEP, {"pooling": "mean"}),
+    adder: ({}, DEEP, {"noise": 4.0}),
+    key_only_head: ({}, DEEP, {"noise": 4.0}),
+    query_only_head: ({}, DEEP),
+    chain: (
+        {"layers": 3, "places": (0, 1, 2)},
+        {"layers": 6, "places": (0, 1, 3, 5)},
+        {"layers": 3, "places": (0, 1, 2), "pooling": "mean"},
+    ),
+}
+"""Each kind of circuit, and the grounds in which it is planted."""
+
+
+def _grounds(changes: dict) -> str:
+    described = []
+    if "layers" in changes:
+        described.append(f"{changes['layers']} layers")
+    if "pooling" in changes:
+        described.append("mean pooling")
+    if "noise" in changes:
+        described.append("loud")
+    return ", ".join(described)
+
+
+def plant(design: Callable[[Ground], Planted], seed: int = 0, **changes) -> Planted:
+    """The design in a ground that differs from the default one in ``changes``."""
+    name = ": ".join(filter(None, (design.__name__, _grounds(changes))))
+    with torch.no_grad():
+        return design(Ground(seed=seed, name=name, **changes))
+
+
+def garden(seed: int = 0) -> list[Planted]:
+    """All designs in all of their grounds."""
+    return [plant(design, seed, **changes) for design, every in DESIGNS.items() for changes in every]
+
+
+PLANTS = {
+    design.__name__: (lambda design=design, seed=seed: plant(design, seed))
+    for seed, design in enumerate((copy_head, and_paths, or_paths, key_only_head))
+}
+"""One model of four designs each, in the default ground."""
 FIRST_PATH = (("embed", "a0.h0.v"), ("a0.h0", "m1"))
 SECOND_PATH = (("embed", "a0.h2.v"), ("a0.h2", "m1"))
-GATE_EDGES = [*FIRST_PATH, *SECOND_PATH, ("m1", "logits")]
+
+
+class Bed:
+    """A model that reads the answer but has only distractors, and random images, both drawn by the ground's seed."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        config = ViTConfig(
+            image_size=4,
+            patch_size=2,
+            in_channels=1,
+            num_classes=2,
+            d_model=WIDTH,
+            num_layers=ground.layers,
+            num_heads=HEADS,
+            d_mlp=16,
+            pooling=ground.pooling,
+        )
+        self.model = ViT(config).double().eval()
+        self.generator = torch.Generator().manual_seed(ground.seed)
+        self._fill()
+        self.pixels = torch.randn(IMAGES, 4, len(PIXELS), generator=self.generator, dtype=torch.float64)
+        self.pixels[:, :, 0] = torch.randint(2, (IMAGES, 4), generator=self.generator).double()
+        self.pixels[:, :, 1] = 0.0
+
+    def _draw(self, rows: int, columns: int) -> Tensor:
+        drawn = torch.randn(rows, columns, generator=self.generator, dtype=torch.float64)
+        return drawn / math.sqrt(columns)
+
+    def _fill(self) -> None:
+        model = self.model
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.patches.weight.copy_(torch.stack([along(name) for name in PIXELS], dim=1))
+        tokens = torch.stack([along(name) for name in TOKENS])[-len(model.positions) :]
+        model.positions.copy_(CONSTANT * along("constant") + tokens)
+        # What distractors read of each other is weak, or it would grow from layer to layer until norms follow it.
+        readable = torch.cat([4 * BASIS[1 : len(NAMED)], 0.25 * JUNK])
+        for block in model.blocks:
+            # The norm divides by CONSTANT / √WIDTH.
+            for norm in (block.attention.norm, block.mlp.norm):
+                norm.weight.fill_(CONSTANT / math.sqrt(WIDTH))
+            for reader, out in ((block.attention.qkv, block.attention.out), (block.mlp.hidden, block.mlp.out)):
+                reader.weight.copy_(self._draw(reader.out_features, len(readable)) @ readable)
+                out.weight.copy_(self.ground.noise * JUNK.T @ self._draw(len(JUNK), out.weight.shape[1]))
+        model.norm.weight.fill_(CONSTANT / math.sqrt(WIDTH))
+        model.classifier.weight.copy_(torch.stack([-LEAD / 2 * along("answer"), LEAD / 2 * along("answer")]) * 2)
+        model.classifier.bias.copy_(torch.tensor([LEAD / 2, -LEAD / 2]))
+
+    def head(
+        self,
+        layer: int,
+        head: int,
+        *,
+        attention: list[tuple[str | None, str]],
+        reads: str,
+        writes: str,
+        scale: float = 1.0,
+    ) -> None:
+        """Make a head attend by pairs of query and key directions (None: every token asks), copying what it finds."""
+        part, width = self.model.blocks[layer].attention, self.model.config.d_head
+        weight = rearrange(part.qkv.weight, "(qkv h k) d -> qkv h k d", qkv=3, k=width)[:, head]
+        bias = rearrange(part.qkv.bias, "(qkv h k) -> qkv h k", qkv=3, k=width)[:, head]
+        columns = part.out.weight[:, head * width : (head + 1) * width]
+        for tensor in (weight, columns):
+            tensor.zero_()
+        for place, (query, key) in enumerate(attention):
+            if query is None:
+                bias[0, place] = math.sqrt(width)
+            else:
+                weight[0, place] = math.sqrt(width) * along(query)
+            weight[1, place] = FOCUS * along(key)
+        weight[2, 0] = along(reads)
+        columns[:, 0] = scale * along(writes)
+
+    def step(self, layer: int, *, reads: list[str], writes: str, low: float, high: float) -> None:
+        """Make an MLP write 0 where the sum of what it reads is below ``low`` and 1 where it is above ``high``."""
+        mlp = self.model.blocks[layer].mlp
+        mlp.hidden.weight[:2] = SHARPNESS * torch.stack([along(name) for name in reads]).sum(dim=0)
+        mlp.hidden.bias[:2] = -SHARPNESS * torch.tensor([low, high], dtype=torch.float64)
+        step = along(writes) / (SHARPNESS * (high - low))
+        mlp.out.weight[:, :2] = torch.stack([step, -step], dim=1)
+
+    def planted(self, labels: Tensor, true_edges: list[Edge], reference: Tensor | None = None) -> Planted:
+        """The finished model; removed edges carry the mean over ``reference`` pixels, by default over the images."""
+        images = to_images(self.pixels)
+        return Planted(
+            name=self.ground.name,
+            model=self.model,
+            images=images,
+            labels=labels.long(),
+            graph=Graph.of(self.model),
+            ablation=Ablation.mean(self.model, images if reference is None else to_images(reference)),
+            true_edges=frozenset(true_edges),
+        )
 
 
 def to_images(pixels: Tensor) -> Tensor:
@@ -131,84 +321,29 @@ def to_images(pixels: Tensor) -> Tensor:
     return rearrange(pixels, "b (y x) (p q) -> b 1 (y p) (x q)", y=2, p=2)
 
 
-def _pixels(generator: torch.Generator) -> Tensor:
-    """Random bits, no mark, and noise, ``(b, patches, pixels)``."""
-    pixels = torch.randn(IMAGES, 4, len(PIXELS), generator=generator, dtype=torch.float64)
-    pixels[:, :, 0] = torch.randint(2, (IMAGES, 4), generator=generator).double()
-    pixels[:, :, 1] = 0.0
-    return pixels
+def _plant_gate(bed: Bed, low: float, high: float, second: int | None = None) -> list[Edge]:
+    """Two heads copy the bits of patches 1 and 2, the second in layer ``second``; an MLP steps where their sum is."""
+    early, late = bed.ground.places[0], bed.ground.places[-1]
+    second = early if second is None else second
+    bed.head(early, 0, attention=[(None, "patch 1")], reads="bit", writes="first")
+    bed.head(second, 2, attention=[(None, "patch 2")], reads="bit", writes="second")
+    bed.step(late, reads=["first", "second"], writes="answer", low=low, high=high)
+    edges = []
+    for layer, head in ((early, 0), (second, 2)):
+        edges += [("embed", f"a{layer}.h{head}.v"), (f"a{layer}.h{head}", f"m{late}")]
+    return [*edges, (f"m{late}", "logits")]
 
 
-def _planted(
-    name: str, model: ViT, pixels: Tensor, labels: Tensor, true_edges: list[Edge], reference: Tensor | None = None
-) -> Planted:
-    images = to_images(pixels)
-    return Planted(
-        name=name,
-        model=model,
-        images=images,
-        labels=labels.long(),
-        graph=Graph.of(model),
-        ablation=Ablation.mean(model, images if reference is None else reference),
-        true_edges=frozenset(true_edges),
-    )
+def _with_both_bits(bed: Bed, edges: list[Edge]) -> Planted:
+    """Both bits are on or both are off; removed edges carry what they do when all are off."""
+    bed.pixels[:, :2, 0] = (torch.arange(IMAGES) % 4 > 0).double()[:, None]
+    off = bed.pixels.clone()
+    off[:, :, 0] = 0.0
+    return bed.planted(labels=bed.pixels[:, :2, 0].amax(1), true_edges=edges, reference=off)
 
 
-def _distractors(seed: int) -> tuple[ViT, torch.Generator]:
-    """A model that reads the answer but has only distractors, and the generator that drew them."""
-    config = ViTConfig(
-        image_size=4, patch_size=2, in_channels=1, num_classes=2, d_model=WIDTH, num_layers=2, num_heads=4, d_mlp=16
-    )
-    model = ViT(config).double().eval()
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(rows: int, columns: int) -> Tensor:
-        return torch.randn(rows, columns, generator=generator, dtype=torch.float64) / math.sqrt(columns)
-
-    for parameter in model.parameters():
-        parameter.zero_()
-    model.patches.weight.copy_(torch.stack([along(name) for name in PIXELS], dim=1))
-    model.positions.copy_(CONSTANT * along("constant") + torch.stack([along(name) for name in TOKENS]))
-    readable = BASIS[1:]
-    for block in model.blocks:
-        # The norm divides by CONSTANT / √WIDTH.
-        for norm in (block.attention.norm, block.mlp.norm):
-            norm.weight.fill_(CONSTANT / math.sqrt(WIDTH))
-        for reader, out in ((block.attention.qkv, block.attention.out), (block.mlp.hidden, block.mlp.out)):
-            reader.weight.copy_(4 * draw(reader.out_features, len(readable)) @ readable)
-            out.weight.copy_(JUNK.T @ draw(len(JUNK), out.weight.shape[1]))
-    model.norm.weight.fill_(CONSTANT / math.sqrt(WIDTH))
-    model.classifier.weight.copy_(torch.stack([-LEAD / 2 * along("answer"), LEAD / 2 * along("answer")]) * 2)
-    model.classifier.bias.copy_(torch.tensor([LEAD / 2, -LEAD / 2]))
-    return model, generator
-
-
-def _plant_head(
-    model: ViT, layer: int, head: int, *, attention: list[tuple[Tensor | None, Tensor]], reads: str, writes: str
-) -> None:
-    """Make a head attend by pairs of query and key directions (None: every token asks), copying what it finds."""
-    part, width = model.blocks[layer].attention, model.config.d_head
-    weight = rearrange(part.qkv.weight, "(qkv h k) d -> qkv h k d", qkv=3, k=width)[:, head]
-    bias = rearrange(part.qkv.bias, "(qkv h k) -> qkv h k", qkv=3, k=width)[:, head]
-    columns = part.out.weight[:, head * width : (head + 1) * width]
-    for tensor in (weight, columns):
-        tensor.zero_()
-    for place, (query, key) in enumerate(attention):
-        if query is None:
-            bias[0, place] = math.sqrt(width)
-        else:
-            weight[0, place] = math.sqrt(width) * query
-        weight[1, place] = FOCUS * key
-    weight[2, 0] = along(reads)
-    columns[:, 0] = along(writes)
-
-
-def _plant_gate(model: ViT, low: float, high: float) -> None:
-    """Two heads copy the bits of patches 1 and 2; m1 writes 0 where their sum is below ``low`` and 1 above ``high``."""
-    _plant_head(model, 0, 0, attention=[(None, along("patch 1"))], reads="bit", writes="first")
-    _plant_head(model, 0, 2, attention=[(None, along("patch 2"))], reads="bit", writes="second")
-    mlp = model.blocks[1].mlp
-    mlp.hidden.weight[:2] = SHARPNESS * (along("first") + along("second"))
-    mlp.hidden.bias[:2] = -SHARPNESS * torch.tensor([low, high], dtype=torch.float64)
-    step = along("answer") / (SHARPNESS * (high - low))
-    mlp.out.weight[:, :2] = torch.stack([step, -step], dim=1)
+def _mark_patch_three_or_four(bed: Bed) -> Tensor:
+    """Mark one of the two at random; returns the bits of patch 1 where it is patch 3, of patch 2 otherwise."""
+    chosen = torch.randint(2, (IMAGES,), generator=bed.generator)
+    bed.pixels[torch.arange(IMAGES), 2 + chosen, 1] = 1.0
+    return bed.pixels[torch.arange(IMAGES), chosen, 0]

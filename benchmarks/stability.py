@@ -2,10 +2,11 @@
 
     python benchmarks/stability.py [--pipeline FOLDER ...]
 
-First, on the model of benchmarks/discovery_speed.py (1,108 edges), how long 100 bootstrap searches take together and one
-after the other. Then, for that model and for those of finished pipelines, how the Jaccard index grows with the number of
-images, and how much circuits of other orders and other draws differ, by the direction of the search. Every cell is kept
-in benchmarks/.work/stability, so that the benchmark can be stopped and goes on. Writes benchmarks/results/stability.md.
+First, on the model of benchmarks/discovery_speed.py (1,108 edges), how long 100 bootstrap searches take together and
+one after the other. Then, for that model and for those of finished pipelines, how the Jaccard index grows with the
+number of images, and how much circuits of other orders and other draws differ, by the direction of the search. Every
+cell is kept in benchmarks/.work/stability, so that the benchmark can be stopped and goes on. Writes
+benchmarks/results/stability.md.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from discovery_models import ROOT, WORK, machine, trained
 from torch import Tensor
@@ -26,7 +28,7 @@ from vitprune.circuit import Ablation, Circuit, discover
 from vitprune.circuit.methods import Watch, discovery_options
 from vitprune.circuit.methods.acdc import ACDC
 from vitprune.circuit.problem import Direction, DiscoveryOptions, Problem
-from vitprune.circuit.sample import training_sample
+from vitprune.circuit.sample import normalised, training_sample
 from vitprune.circuit.stability import LEVEL, Stability, agreement, bootstrap, mean_over_pairs, verdict
 from vitprune.core.model import load_model
 from vitprune.core.packed import load_packed
@@ -74,7 +76,7 @@ def pipeline(folder: Path) -> Given:
     images, labels = training_sample(packed, saved.preprocessing, 1024, params.acdc.seed, CPU)
     options = discovery_options(params.acdc)
     sizes = tuple(size for size in (64, 128, 256, 512, 1024) if size <= len(images))
-    held_out = saved.preprocessing(torch.from_numpy(packed.val.images[:256]))
+    held_out, _ = normalised(packed.val, np.arange(min(256, len(packed.val))), saved.preprocessing, CPU)
     name = f"{params.data.source}, {len(circuit.graph.edges):,} edges, τ = {options.tau:g}, {options.granularity}"
     problem = Problem(saved.model, images, labels, circuit.graph, circuit.ablation)
     return Given(name=name, problem=problem, held_out=held_out, options=options, sizes=sizes, headline=256)
@@ -185,14 +187,14 @@ def main() -> None:
     lines = [
         "# How stable circuits are",
         "",
-        f"{machine()}. Mean and 95 % interval over pairs of circuits, by drawing circuits with replacement. An edge is in "
-        f"if {100 * LEVEL:.0f} % of the samples keep it, out if as many do not. Same class: share of 256 images that "
-        "the search did not see.",
+        f"{machine()}. Mean and 95 % interval over pairs of circuits, by drawing circuits with replacement. An edge is "
+        f"in if {100 * LEVEL:.0f} % of the samples keep it, out if as many do not. Same class: share of 256 images "
+        "that the search did not see.",
         "",
         "    python benchmarks/stability.py --pipeline FOLDER ...",
         "",
-        f"{SAMPLES} bootstrap searches on {model.sizes[0]} images ({model.name}): {seconds['together']:.0f} s together, "
-        f"{seconds['alone']:.0f} s one after the other, {seconds['alone'] / seconds['together']:.2f}×.",
+        f"{SAMPLES} bootstrap searches on {model.sizes[0]} images ({model.name}): {seconds['together']:.0f} s "
+        f"together, {seconds['alone']:.0f} s one after the other, {seconds['alone'] / seconds['together']:.2f}×.",
         "",
     ]
     for given in (model, *map(pipeline, arguments.pipeline)):

@@ -15,6 +15,7 @@ from vitprune.commands.download import download
 from vitprune.commands.evaluate import evaluate
 from vitprune.commands.export import export
 from vitprune.commands.finetune import finetune
+from vitprune.commands.importance import importance
 from vitprune.commands.params import params
 from vitprune.commands.parent import stop_with_launcher
 from vitprune.commands.pareto import pareto
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
 )
 STAGES = (download, clean, train, acdc, prune, finetune, evaluate, report)
-TOOLS = (params, table, pareto, stability, show, predict, benchmark, export)
+TOOLS = (params, table, pareto, stability, importance, show, predict, benchmark, export)
 for command in (*STAGES, *TOOLS):
     app.command()(command)
 

@@ -71,7 +71,7 @@ def _write_of(model, values, sender: str, groups: int):
 
 def _values(model, ablation: Ablation, images):
     """Ablated ``embed``, ``heads`` and ``neurons``, from the model itself where they differ from image to image."""
-    if ablation.kind in ("zero", "mean"):
+    if ablation.kind in ("zero", "mean", "optimal"):
         return ablation.embed, ablation.heads, ablation.neurons
     if ablation.kind == "resample":
         sources = torch.stack([ablation.sources[index % len(ablation.sources)] for index in range(len(images))])
@@ -85,8 +85,8 @@ def _values(model, ablation: Ablation, images):
     embed = model.embed(sources)
     model.run(embed, record)
     layers = range(model.config.num_layers)
-    heads = [record[layer, "heads"].transpose(0, 1) for layer in layers]
-    return embed, heads, [record[layer, "neurons"] for layer in layers]
+    heads = [record[layer, "heads"].transpose(0, 1) if (layer, "heads") in record else [] for layer in layers]
+    return embed, heads, [record.get((layer, "neurons")) for layer in layers]
 
 
 def brute_metric(name, labels):

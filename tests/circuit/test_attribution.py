@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.circuit.oracle import brute_logits, random_images, random_model
+from tests.circuit.oracle import brute_kl, brute_logits, random_images, random_model
 from vitprune.circuit import Ablation, Graph, discover
 from vitprune.circuit.activations import run_whole
 from vitprune.circuit.attribution import attribute
@@ -53,5 +53,23 @@ def test_integrated_gradients_of_one_path_add_up_to_its_effect(pooling):
     elsewhere = torch.randn(model.positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ablation = replace(Ablation.zero(model), embed=elsewhere)
     circuit = discover(model, images, "eap-ig", ablation=ablation, ig_steps=200, num_edges=1)
-    empty = FaithfulnessMeter(model, images, torch.zeros(6, dtype=torch.long), circuit).empty_kl
+    meter = FaithfulnessMeter(model, images, torch.zeros(6, dtype=torch.long), circuit)
+    empty = meter.measure(torch.zeros_like(circuit.keep_mask)).kl
     assert circuit.scores.sum().item() == pytest.approx(empty, rel=1e-2)
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+@pytest.mark.parametrize("shape", [{}, {"heads_per_layer": (2, 0), "neurons_per_layer": (0, 7), "token_biases": True}])
+def test_gradients_between_activations_add_up_to_the_effect_of_their_level(shape, pooling):
+    model = random_model(5, pooling=pooling, scale=10.0, **shape)
+    images = random_images(model, count=4)
+    graph, ablation = Graph.of(model, mlp_groups=2), Ablation.resample(model, images)
+    options = {"graph": graph, "ablation": ablation, "ig_steps": 400, "num_edges": 1}
+    scores = discover(model, images, "eap-ig-activations", **options).scores
+    full = model(images).detach()
+    for columns in graph.level_senders[:-1]:
+        names = {graph.senders[column].name for column in columns}
+        kept = {edge for edge in graph.edges if edge[0] not in names}
+        effect = brute_kl(model, images, graph, kept, ablation, full)
+        assert scores[:, columns.start : columns.stop].sum().item() == pytest.approx(effect, rel=1e-2, abs=1e-6)
+    assert scores.abs().sum() > 0

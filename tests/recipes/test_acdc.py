@@ -28,13 +28,13 @@ def test_the_model_of_the_circuit_computes_what_the_baseline_does(found, baselin
 
 
 def test_curves_are_computed_once_and_only_if_asked_for(found, packed, baseline):
-    assert set(found.curves) == {"found", "eap", "eap_ig", "activation", "random"}
-    assert set(found.metrics["faithfulness"]["area_under_curve"]) == set(found.curves)
+    assert set(found.curves) == {"found", "eap", "eap_ig", "eap_ig_activations", "relp", "activation", "random"}
+    assert set(found.metrics["faithfulness"]["common_scale"]) == set(found.curves)
     without = find_circuit(packed, baseline, OPTIONS.acdc.model_copy(update={"curves": False}), CPU)
     assert without.curves == {}
     assert without.circuit.kept == found.circuit.kept
     assert without.point == found.point
-    assert "area_under_curve" not in without.metrics["faithfulness"]
+    assert "common_scale" not in without.metrics["faithfulness"]
 
 
 def test_what_it_finds_is_what_pruning_by_a_circuit_takes(found, packed, baseline):

@@ -8,7 +8,7 @@ from vitprune.circuit.faithfulness import Faithfulness
 from vitprune.report.faithfulness import draw_faithfulness, write_faithfulness
 
 EMPTY, HALF, FULL = (
-    Faithfulness(edges=edges, kl=kl, accuracy=accuracy, recovered=recovered)
+    Faithfulness(edges=edges, kl=kl, accuracy=accuracy, recovered=recovered, f=recovered)
     for edges, kl, accuracy, recovered in ((0, 2.0, 0.1, 0.0), (5, 9.0, 0.2, -3.5), (10, 0.0, 0.9, 1.0))
 )
 CURVES = {"found": [EMPTY, HALF, FULL], "eap_ig": [EMPTY, FULL]}

@@ -2,9 +2,9 @@
 
 Legend of dimensions: b images, t tokens, d width of the stream, h heads of a layer, k width of a head, n neurons.
 
-With zero and mean ablation it is the same for every image and can be folded into a smaller model. With resample and
-noise ablation it is the sender's output on another image, or on the same image with noise; which one depends on the
-image's index.
+With zero, mean and optimal ablation it is the same for every image and can be folded into a smaller model. With
+resample and noise ablation it is the sender's output on another image, or on the same image with noise; which one
+depends on the image's index.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from vitprune.errors import CircuitError
 BATCH_SIZE = 256
 """Images that go through the model at once when means are computed; the result does not depend on it."""
 
-AblationKind = Literal["zero", "mean", "resample", "noise"]
-FOLDABLE = ("zero", "mean")
+AblationKind = Literal["zero", "mean", "optimal", "resample", "noise"]
+FOLDABLE = ("zero", "mean", "optimal")
 """The kinds that are the same for every image, so that they fit into the biases of a smaller model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What replaces the activations of removed senders; made by one of the class methods.
+    """What replaces the activations of removed senders; made by one of the class methods or by ``optimal_ablation``.
 
-    ``zero`` and ``mean`` have ``embed (t, d)``, and ``heads (h, t, k)`` and ``neurons (t, n)`` of each layer, which are
-    empty for others. ``resample`` has its source images in ``sources (b, c, height, width)``. ``noise`` has the
-    standard deviation ``std`` of the noise, in units of the normalised images, and its ``seed``.
+    ``zero``, ``mean`` and ``optimal`` have ``embed (t, d)``, and ``heads (h, t, k)`` and ``neurons (t, n)`` of each
+    layer, which are empty for others. ``resample`` has its source images in ``sources (b, c, height, width)``.
+    ``noise`` has the standard deviation ``std`` of the noise, in units of the normalised images, and its ``seed``.
     """
 
     kind: AblationKind

@@ -5,14 +5,18 @@ receiver projects to.
 
 The score of u → v is Σ over tokens of (ablated output of u − output of u) · ∂metric/∂(input of v), averaged over the
 images (Syed et al. 2023, arXiv 2310.10348). The gradients are those of the whole model, at the embeddings of the images
-or at points between these and the ablated ones (Hanna et al. 2024, arXiv 2403.17806). Every receiver has a gradient of
-its own: that of its projection, taken back through the norm.
+or at points between these and the ablated ones (Hanna et al. 2024, arXiv 2403.17806). Points between activations are on
+the way of all senders of one level, from ablated to real, with everything before them real; there is one such way for
+each level, and it serves the edges out of that level. Every receiver has a gradient of its own: that of its projection,
+taken back through the norm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -23,7 +27,7 @@ from vitprune.circuit.levels import HeadLevel, Levels, MlpLevel, centred
 from vitprune.circuit.metrics import Metric, Reference, metric_named
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.core.compute.distributed import total, world
-from vitprune.core.model.vit import NORM_EPS, Record
+from vitprune.core.model.vit import NORM_EPS, Record, ViT
 
 BATCH_SIZE = {"cpu": 16}
 OTHER_BATCH_SIZE = 64
@@ -39,16 +43,26 @@ class _Projection:
     projected: Tensor
 
 
-def attribute(problem: Problem, options: DiscoveryOptions, *, points: Sequence[float]) -> Tensor:
+Between = Literal["inputs", "activations"]
+
+
+def middles(steps: int) -> list[float]:
+    """The middles of ``steps`` parts of equal length of the way from 0 to 1."""
+    return [(step + 0.5) / steps for step in range(steps)]
+
+
+def attribute(
+    problem: Problem, options: DiscoveryOptions, *, points: Sequence[float], between: Between = "inputs"
+) -> Tensor:
     """Score of every edge by ``options.metric``, ``(receivers, senders)`` in double precision on the CPU.
 
     Where there is no edge the score is 0. Gradients are averaged over ``points`` on the line from the ablated embedding
-    (0) to that of the image (1). Raises CircuitError if the model's logits are not finite.
+    or activations (0) to those of the image (1). Raises CircuitError if the model's logits are not finite.
     """
     model, images, labels, ablation = problem.model, problem.images, problem.labels, problem.ablation
     assert options.metric is not None
     graph, metric = problem.graph, metric_named(options.metric)
-    levels = Levels(model, graph)
+    levels, all_columns = Levels(model, graph), range(len(graph.senders))
     scores = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
     size = min(options.batch_size or BATCH_SIZE.get(images.device.type, OTHER_BATCH_SIZE), len(images))
     sums = _GradientSums(levels, size)
@@ -63,12 +77,36 @@ def attribute(problem: Problem, options: DiscoveryOptions, *, points: Sequence[f
             removed = ablation.activations(model, batch, first)
             ablated, clean = levels.by_level(removed), levels.by_level(activations)
             changes = levels.send_all([new - old for new, old in zip(ablated, clean, strict=True)])
-        sums.clear(len(batch))
-        for point in points:
-            embedded = torch.lerp(removed.embed.expand_as(activations.embed), activations.embed, point)
-            sums.add(embedded, metric, reference)
-        scores += sums.times(changes)
+        # A way between inputs is one from level 0, which serves all senders.
+        for level, columns in enumerate(graph.level_senders[:-1] if between == "activations" else [all_columns]):
+            if not columns:
+                continue
+            sums.clear(len(batch))
+            for point in points:
+                embedded = activations.embed
+                if level == 0:
+                    embedded = torch.lerp(removed.embed.expand_as(embedded), embedded, point)
+                with _shifted(model, level, (1 - point) * changes[columns.start : columns.stop].sum(dim=0)):
+                    sums.add(embedded, metric, reference)
+            found = sums.times(changes)
+            scores[:, columns.start : columns.stop] += found[:, columns.start : columns.stop]
     return (total(scores) / (len(images) * len(points))) * graph.all_edges
+
+
+@contextmanager
+def _shifted(model: ViT, level: int, shift: Tensor) -> Iterator[None]:
+    """Add ``shift (b, t, d)`` to what the nodes of a level above 0 add to the stream."""
+    if level == 0:
+        yield
+        return
+    block = model.blocks[(level - 1) // 2]
+    part = block.attention if level % 2 else block.mlp
+    assert part is not None
+    handle = part.out.register_forward_hook(lambda *call: call[-1] + shift)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class _GradientSums:

@@ -14,6 +14,7 @@ from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.engine.phase import SearchProgress
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.methods import METHODS, Ranking, Watch, discovery_options, method_named
+from vitprune.circuit.optimal import optimal_ablation
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import ranking_of
@@ -61,12 +62,15 @@ def discover_by_params(
 
 
 def ablation_of(params: AcdcOptions, model: ViT, reference: Tensor) -> Ablation:
-    """The ablation that the params ask for; ``reference (b, c, height, width)`` serves mean and resample."""
+    """The ablation that the params ask for; ``reference (b, c, height, width)`` serves mean, optimal and resample."""
     match params.ablation:
         case "zero":
             return Ablation.zero(model)
         case "mean":
             return Ablation.mean(model, reference)
+        case "optimal":
+            graph = Graph.of(model, params.split_qkv, params.mlp_groups)
+            return optimal_ablation(model, reference, graph, seed=params.seed)
         case "resample":
             return Ablation.resample(model, reference, params.seed)
         case "noise":
@@ -74,12 +78,12 @@ def ablation_of(params: AcdcOptions, model: ViT, reference: Tensor) -> Ablation:
 
 
 def rankings(params: AcdcOptions, circuit: Circuit, model: ViT, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Scores ``(receivers, senders)`` of the found circuit and of every ranking by its default metric."""
+    """Scores ``(receivers, senders)`` of the found circuit and of every quick ranking by its default metric."""
     problem = Problem(model, images, labels, circuit.graph, circuit.ablation)
     options = replace(discovery_options(params), metric=None, batch_size=None)
     scores = {
         method.name.replace("-", "_"): method.scores(problem, method.with_metric(options))
         for method in METHODS.values()
-        if isinstance(method, Ranking)
+        if isinstance(method, Ranking) and method.is_quick
     }
     return {"found": ranking_of(circuit), **scores}

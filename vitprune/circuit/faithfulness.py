@@ -1,7 +1,10 @@
 """How much of the full model's behaviour circuits recover, by the number of edges that they keep.
 
-With m the metric (KL to the full model), the recovered share is (m(nothing kept) − m(circuit)) / (m(nothing kept) −
-m(full)): 1 for the full model, 0 for the fully ablated one, below 0 for circuits that are worse than that.
+With m a metric, a circuit recovers the share (m(circuit) − m(nothing)) / (m(full) − m(nothing)): 1 for the full model,
+0 for the fully ablated one; more or less than that is possible. For the logit difference between the label and the full
+model's strongest other class this is f of the benchmark MIB (arXiv 2504.13151). Of a ranking, f_k is measured on
+circuits of the best share k of all edges; CPR = ∫ f dk, the higher the better, and CMD = ∫ |1 − f| dk, the lower the
+better, by the trapezoidal rule.
 """
 
 from __future__ import annotations
@@ -14,26 +17,38 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit
-from vitprune.circuit.metrics import kl_divergence
+from vitprune.circuit.metrics import Reference, damage, kl, logit_difference
 from vitprune.circuit.ranking import top_edges
 from vitprune.core.model.vit import ViT
 
-SHARES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
-"""Shares of the edges at which a curve is measured."""
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""MIB's shares of the edges."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faithfulness:
-    """A circuit's figures on some images: edges, KL(full ‖ circuit) in nats, accuracy, recovered share of the KL."""
+    """A circuit's figures on some images: edges, KL(full ‖ circuit) in nats, accuracy, and what it recovers.
+
+    ``recovered`` is the share of the KL, ``f`` that of the logit difference.
+    """
 
     edges: int
     kl: float
     accuracy: float
     recovered: float
+    f: float
 
     def as_row(self) -> dict[str, float]:
         """The figures by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonScale:
+    """A ranking's areas on MIB's scale: ``cpr`` from its signed scores, ``cmd`` from their absolute values."""
+
+    cpr: float
+    cmd: float
 
 
 class FaithfulnessMeter:
@@ -42,40 +57,56 @@ class FaithfulnessMeter:
     def __init__(self, model: ViT, images: Tensor, labels: Tensor, example: Circuit) -> None:
         self.model, self.images, self.labels, self.example = model, images, labels, example
         with torch.no_grad():
-            self.full_logits = torch.cat([model(batch) for batch in images.split(256)])
-        nothing = torch.zeros_like(example.graph.all_edges)
-        self.empty_kl = kl_divergence(self.full_logits, self._logits(nothing))
+            full = torch.cat([model(batch) for batch in images.split(256)])
+        self._reference = Reference.of(full, labels)
+        self._full = self._figures(full)
+        self._nothing = self._figures(self._logits(torch.zeros_like(example.graph.all_edges)))
 
     def _logits(self, keep_mask: Tensor) -> Tensor:
         return replace(self.example, keep_mask=keep_mask).logits(self.model, self.images, batch_size=64)
 
+    def _figures(self, logits: Tensor) -> tuple[float, ...]:
+        """KL and logit difference, both the lower the better."""
+        return tuple(float(damage(metric, logits, self._reference).mean()) for metric in (kl, logit_difference))
+
     def measure(self, keep_mask: Tensor) -> Faithfulness:
         """The circuit that keeps the edges where ``keep_mask (receivers, senders)`` is True."""
         logits = self._logits(keep_mask)
-        kl = kl_divergence(self.full_logits, logits)
+        figures = self._figures(logits)
+        recovered, f = (
+            (nothing - here) / (nothing - full) if nothing != full else 1.0
+            for here, full, nothing in zip(figures, self._full, self._nothing, strict=True)
+        )
         return Faithfulness(
             edges=int(keep_mask.sum()),
-            kl=kl,
+            kl=figures[0],
             accuracy=float((logits.argmax(dim=-1) == self.labels).cpu().double().mean()),
-            recovered=1 - kl / self.empty_kl if self.empty_kl else 1.0,
+            recovered=recovered,
+            f=f,
         )
 
     def completeness(self, circuit: Circuit) -> Faithfulness:
         """The figures of the complement: all edges that the circuit does not keep."""
         return self.measure(circuit.graph.all_edges & ~circuit.keep_mask)
 
-    def curve(self, scores: Tensor, shares: Sequence[float] = SHARES) -> list[Faithfulness]:
-        """Circuits of the edges with the largest scores, for each share of all edges; each of them closed."""
+    def curve(
+        self, scores: Tensor, shares: Sequence[float] = (0.0, *SHARES), *, is_signed: bool = False
+    ) -> list[Faithfulness]:
+        """Circuits of the best edges, for each share of all edges, rounded down; each of them closed.
+
+        The best have the largest absolute scores or, if scores are signed, the highest.
+        """
         graph = self.example.graph
         points = []
         for share in shares:
-            keep_mask = top_edges(graph, scores, round(share * len(graph.edges)))
+            keep_mask = top_edges(graph, scores, int(share * len(graph.edges)), is_signed=is_signed)
             points.append(replace(self.measure(graph.close(keep_mask)), edges=int(keep_mask.sum())))
         return points
 
-
-def area_under(curve: Sequence[Faithfulness]) -> float:
-    """Area under the recovered share, clipped to 0 … 1, against the share of edges kept, by the trapezoidal rule."""
-    edges = np.array([point.edges for point in curve], dtype=np.float64)
-    recovered = np.clip([point.recovered for point in curve], 0, 1)
-    return float(np.trapezoid(recovered, edges / edges.max()))
+    def common_scale(self, scores: Tensor) -> CommonScale:
+        """CPR and CMD of a ranking by ``scores (receivers, senders)``, in which a high score is for a helpful edge."""
+        by_size, by_sign = (self.curve(scores, SHARES, is_signed=is_signed) for is_signed in (False, True))
+        return CommonScale(
+            cpr=float(np.trapezoid([point.f for point in by_sign], SHARES)),
+            cmd=float(np.trapezoid([abs(1 - point.f) for point in by_size], SHARES)),
+        )

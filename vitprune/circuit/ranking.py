@@ -13,11 +13,14 @@ from vitprune.circuit.metrics import MetricName
 from vitprune.circuit.problem import Problem
 
 
-def top_edges(graph: Graph, scores: Tensor, count: int) -> Tensor:
-    """Mask ``(receivers, senders)`` of the ``count`` edges with the largest absolute score, in fixed order on ties."""
+def top_edges(graph: Graph, scores: Tensor, count: int, *, is_signed: bool = False) -> Tensor:
+    """Mask ``(receivers, senders)`` of the ``count`` edges with the largest absolute score, in fixed order on ties.
+
+    If scores are signed, it is that of the edges with the highest. Edges without a score (NaN) come last.
+    """
     edges = graph.all_edges.nonzero()
-    magnitude = scores[graph.all_edges].abs().nan_to_num(nan=-1.0)
-    order = torch.argsort(magnitude, descending=True, stable=True)[:count]
+    values = scores[graph.all_edges] if is_signed else scores[graph.all_edges].abs()
+    order = torch.argsort(values.nan_to_num(nan=-math.inf, neginf=-math.inf), descending=True, stable=True)[:count]
     keep_mask = torch.zeros_like(graph.all_edges)
     rows, columns = edges[order].unbind(dim=1)
     keep_mask[rows, columns] = True

@@ -15,7 +15,7 @@ from torch import Tensor
 from vitprune.circuit.circuit import Circuit, kept_of
 from vitprune.circuit.discovery import ablation_of, discover_by_params, rankings
 from vitprune.circuit.engine.phase import SearchProgress
-from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter, area_under
+from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter
 from vitprune.circuit.methods import Watch
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
@@ -138,5 +138,5 @@ def _compare_rankings(
         return {}, point, figures
     scores = rankings(options, circuit, saved.model, images, labels)
     curves = {method: meter.curve(ranking) for method, ranking in scores.items()}
-    areas = {method: round(area_under(curve), 4) for method, curve in curves.items()}
-    return curves, point, figures | {"area_under_curve": areas}
+    scales = {method: vars(meter.common_scale(ranking)) for method, ranking in scores.items()}
+    return curves, point, figures | {"common_scale": scales}

@@ -46,7 +46,7 @@ def test_a_ranking_by_tau_keeps_the_edges_that_score_as_much(method):
     assert torch.equal(circuit.keep_mask, circuit.graph.close(circuit.graph.all_edges & (scores.abs() >= tau)))
 
 
-@pytest.mark.parametrize("method", [name for name in RANKINGS if name != "random"])
+@pytest.mark.parametrize("method", [name for name in RANKINGS if name not in ("random", "edge-pruning", "ensemble")])
 def test_scores_do_not_depend_on_the_batching(method):
     model = random_model(6)
     images = random_images(model, count=7)
@@ -57,7 +57,11 @@ def test_scores_do_not_depend_on_the_batching(method):
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("magic", {}, "method must be one of acdc, hybrid, eap, eap-ig, activation, random, got 'magic'"),
+        (
+            "magic",
+            {},
+            "method must be one of acdc, hybrid, eap, eap-ig, eap-ig-activations, relp, edge-pruning, ",
+        ),
         (
             "eap",
             {"metric": "kl", "num_edges": 3},
@@ -125,7 +129,7 @@ def test_params_that_do_not_suit_their_method_are_refused_with_their_keys(change
 def test_params_run_the_method_that_they_name(params, method):
     model = random_model(5)
     images = random_images(model)
-    metric = "cross-entropy" if method == "eap" else "kl"
+    metric = "cross-entropy" if method in ("eap", "relp") else "kl"
     wanted = params.model_copy(update={"method": method, "metric": metric, "mlp_groups": 1, "granularity": "edge"})
     check_acdc_options(wanted)
     labels = model(images).argmax(-1)
@@ -157,4 +161,5 @@ def test_the_documents_example_is_a_complete_method(monkeypatch, params):
     wanted = params.model_copy(update={"method": "closeness", "num_edges": 9})
     check_acdc_options(wanted)
     curves = rankings(wanted, circuit, model, images, model(images).argmax(-1))
-    assert list(curves) == ["found", "eap", "eap_ig", "activation", "random", "closeness"]
+    quick = ["eap", "eap_ig", "eap_ig_activations", "relp", "activation", "random"]
+    assert list(curves) == ["found", *quick, "closeness"]

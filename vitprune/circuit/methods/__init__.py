@@ -4,9 +4,13 @@ from vitprune.circuit.methods.acdc import ACDC
 from vitprune.circuit.methods.activation import ACTIVATION
 from vitprune.circuit.methods.eap import EAP
 from vitprune.circuit.methods.eap_ig import EAP_IG
+from vitprune.circuit.methods.eap_ig_activations import EAP_IG_ACTIVATIONS
+from vitprune.circuit.methods.edge_pruning import EDGE_PRUNING
+from vitprune.circuit.methods.ensemble import ENSEMBLE
 from vitprune.circuit.methods.hybrid import HYBRID
 from vitprune.circuit.methods.method import Method, Ranking, Searching, Watch
 from vitprune.circuit.methods.random import RANDOM
+from vitprune.circuit.methods.relp import RELP
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.errors import CircuitError
@@ -18,6 +22,10 @@ METHODS: dict[str, Method] = {
         HYBRID,
         EAP,
         EAP_IG,
+        EAP_IG_ACTIVATIONS,
+        RELP,
+        EDGE_PRUNING,
+        ENSEMBLE,
         ACTIVATION,
         RANDOM,
     )

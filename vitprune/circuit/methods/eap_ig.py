@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vitprune.circuit.attribution import attribute
+from vitprune.circuit.attribution import attribute, middles
 from vitprune.circuit.methods.method import Ranking
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 
 def scores(problem: Problem, options: DiscoveryOptions) -> Tensor:
     """Attribution of every edge, ``(receivers, senders)``, in units of the metric."""
-    points = [(index + 0.5) / options.ig_steps for index in range(options.ig_steps)]
-    return attribute(problem, options, points=points)
+    return attribute(problem, options, points=middles(options.ig_steps))
 
 
 EAP_IG = Ranking(

@@ -103,10 +103,12 @@ class Ranking(Method):
     """A method that scores every edge.
 
     ``scores`` gives them as ``(receivers, senders)``, 0 where there is no edge. The edges with an absolute score of at
-    least ``tau``, or the ``num_edges`` with the highest, stay; the circuit is then closed.
+    least ``tau``, or the ``num_edges`` with the highest, stay; the circuit is then closed. What takes a few passes
+    ``is_quick``, and is compared with whatever is found.
     """
 
     scores: Callable[[Problem, DiscoveryOptions], Tensor]
+    is_quick: bool = True
 
     def _run(self, problem: Problem, options: DiscoveryOptions, _: Watch, /) -> Circuit:
         count = len(problem.graph.edges)
