@@ -2,11 +2,11 @@
 
     python benchmarks/vision_circuits.py [--pipeline FOLDER ...]
 
-The planted models are those of benchmarks/planted.py, three seeds each: their true edges are known, so that a ranking has
-an area under the ROC curve (AUROC), and a search finds them exactly or does not. The trained models are that of
-benchmarks/discovery_speed.py and those of finished pipelines; rankings are measured on images that no method saw. CPR and
-CMD are those of the benchmark MIB. Every cell is kept in benchmarks/.work/vision_circuits, so that the benchmark can be
-stopped and goes on. About half an hour on two cores; writes benchmarks/results/vision_circuits.md and .png.
+The planted models are those of benchmarks/planted.py, three seeds each: their true edges are known, so that a ranking
+has an area under the ROC curve (AUROC), and a search finds them exactly or does not. The trained models are that of
+benchmarks/discovery_speed.py and those of finished pipelines; rankings are measured on images that no method saw. CPR
+and CMD are those of the benchmark MIB. Every cell is kept in benchmarks/.work/vision_circuits, so that the benchmark
+can be stopped and goes on. About half an hour on two cores; writes benchmarks/results/vision_circuits.md and .png.
 """
 
 import argparse
@@ -186,8 +186,8 @@ def trained_tables(every: list[Given]) -> Iterator[str]:
             "",
             f"## Trained: {given.name}",
             "",
-            f"{len(given.problem.graph.edges):,} edges, {len(given.problem.images)} images, τ = {given.tau:g}; measured on "
-            f"{len(given.held_out[0])} others. One seed: searches and attributions draw nothing.",
+            f"{len(given.problem.graph.edges):,} edges, {len(given.problem.images)} images, τ = {given.tau:g}; "
+            f"measured on {len(given.held_out[0])} others. One seed: searches and attributions draw nothing.",
             "",
             "| method | CPR | CMD | time | edges of its circuit | accuracy | KL, nats |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -232,7 +232,8 @@ def main() -> None:
         "",
         f"## Planted: {len(garden())} models, {len(SEEDS)} seeds",
         "",
-        "Mean over the models ± standard deviation over the seeds. Exact: the circuit is the planted one, edge by edge.",
+        "Mean over the models ± standard deviation over the seeds. Exact: the circuit is the planted one, edge by "
+        "edge.",
         "",
         "| method | AUROC | exact | CPR | CMD | time |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

@@ -11,6 +11,7 @@ import typer
 from vitprune.commands.acdc import acdc
 from vitprune.commands.benchmark import benchmark
 from vitprune.commands.clean import clean
+from vitprune.commands.compare import compare
 from vitprune.commands.download import download
 from vitprune.commands.evaluate import evaluate
 from vitprune.commands.export import export
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
 )
 STAGES = (download, clean, train, acdc, prune, finetune, evaluate, report)
-TOOLS = (params, table, pareto, stability, importance, show, predict, benchmark, export)
+TOOLS = (params, table, pareto, stability, compare, importance, show, predict, benchmark, export)
 for command in (*STAGES, *TOOLS):
     app.command()(command)
 

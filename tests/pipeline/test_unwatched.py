@@ -26,7 +26,7 @@ def test_a_teacher_that_changes_is_noticed(workspace):
 
     change(folder / "teacher")
     output = workspace.run("dvc", "repro", "--force", "--single-item", "acdc")
-    assert "models/baseline: was trained from train.teacher (teacher) as it was; it has changed since" in output
+    assert "models/baseline: was made from train.teacher (teacher) as it was; it has changed since" in output
 
     pipeline = folder / "dvc.yaml"
     before = "      - vitprune/pretrained\n"

@@ -59,7 +59,7 @@ def attribute(
     Where there is no edge the score is 0. Gradients are averaged over ``points`` on the line from the ablated embedding
     or activations (0) to those of the image (1). Raises CircuitError if the model's logits are not finite.
     """
-    model, images, labels, ablation = problem.model, problem.images, problem.labels, problem.ablation
+    model, images, ablation = problem.model, problem.images, problem.ablation
     assert options.metric is not None
     graph, metric = problem.graph, metric_named(options.metric)
     levels, all_columns = Levels(model, graph), range(len(graph.senders))
@@ -73,7 +73,7 @@ def attribute(
         with torch.no_grad():
             logits, activations = run_whole(model, batch)
             check_finite(logits)
-            reference = Reference.of(logits, None if labels is None else labels[first:last])
+            reference = problem.reference(logits, first)
             removed = ablation.activations(model, batch, first)
             ablated, clean = levels.by_level(removed), levels.by_level(activations)
             changes = levels.send_all([new - old for new, old in zip(ablated, clean, strict=True)])

@@ -18,6 +18,7 @@ from vitprune.circuit.optimal import optimal_ablation
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import ranking_of
+from vitprune.circuit.sample import Sample
 from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
 
@@ -28,6 +29,7 @@ def discover(
     method: str = "acdc",
     *,
     labels: Tensor | None = None,
+    rivals: Tensor | None = None,
     graph: Graph | None = None,
     ablation: Ablation | None = None,
     on_progress: Callable[[SearchProgress], None] | None = None,
@@ -38,7 +40,8 @@ def discover(
 
     ``method`` is a key of METHODS, and ``options`` are fields of DiscoveryOptions: ``tau`` for searches; ``tau`` or
     ``num_edges`` for rankings. ``graph`` defaults to ``Graph.of(model)``, ``ablation`` to the mean over ``images``, and
-    ``labels (b,)`` to the model's own predictions. With ``journal`` a search writes its decisions to that file, and an
+    ``labels (b,)`` to the model's own predictions, ``rivals (b,)`` of the logit difference to its strongest other
+    classes. With ``journal`` a search writes its decisions to that file, and an
     interrupted one resumes from there.
 
     Raises CircuitError for options that do not suit the method, inputs that do not belong together, and logits that are
@@ -48,16 +51,18 @@ def discover(
     if unknown := sorted(options.keys() - known):
         raise CircuitError(f"unknown options {', '.join(unknown)}; known are {', '.join(known)}")
     settings = DiscoveryOptions(**options)
-    problem = Problem.of(model, images, labels=labels, graph=graph, ablation=ablation)
+    problem = Problem.of(model, images, labels=labels, rivals=rivals, graph=graph, ablation=ablation)
     return chosen.run(problem, settings, Watch(on_progress=on_progress, journal=journal))
 
 
-def discover_by_params(
-    params: AcdcOptions, model: ViT, images: Tensor, labels: Tensor, ablation: Ablation, watch: Watch | None = None
-) -> Circuit:
-    """The circuit that section ``acdc`` of the params asks for."""
+def problem_by_params(params: AcdcOptions, model: ViT, sample: Sample, ablation: Ablation) -> Problem:
+    """The problem that section ``acdc`` of the params puts, on the images of ``sample``."""
     graph = Graph.of(model, params.split_qkv, params.mlp_groups)
-    problem = Problem(model, images, labels, graph, ablation)
+    return Problem(model, sample.images, sample.labels, graph, ablation, sample.rivals)
+
+
+def discover_by_params(params: AcdcOptions, problem: Problem, watch: Watch | None = None) -> Circuit:
+    """The circuit that section ``acdc`` of the params asks for."""
     return method_named(params.method).run(problem, discovery_options(params), watch or Watch())
 
 
@@ -77,9 +82,8 @@ def ablation_of(params: AcdcOptions, model: ViT, reference: Tensor) -> Ablation:
             return Ablation.noise(model, params.noise_std, params.seed)
 
 
-def rankings(params: AcdcOptions, circuit: Circuit, model: ViT, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def rankings(params: AcdcOptions, circuit: Circuit, problem: Problem) -> dict[str, Tensor]:
     """Scores ``(receivers, senders)`` of the found circuit and of every quick ranking by its default metric."""
-    problem = Problem(model, images, labels, circuit.graph, circuit.ablation)
     options = replace(discovery_options(params), metric=None, batch_size=None)
     scores = {
         method.name.replace("-", "_"): method.scores(problem, method.with_metric(options))

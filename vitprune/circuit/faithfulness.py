@@ -52,13 +52,18 @@ class CommonScale:
 
 
 class FaithfulnessMeter:
-    """Measures circuits of one model on the same images ``(b, c, height, width)`` with their labels ``(b,)``."""
+    """Measures circuits of one model on the same images ``(b, c, height, width)`` with their labels ``(b,)``.
 
-    def __init__(self, model: ViT, images: Tensor, labels: Tensor, example: Circuit) -> None:
+    ``rivals (b,)`` are those of the logit difference; by default the model's strongest other classes.
+    """
+
+    def __init__(
+        self, model: ViT, images: Tensor, labels: Tensor, example: Circuit, rivals: Tensor | None = None
+    ) -> None:
         self.model, self.images, self.labels, self.example = model, images, labels, example
         with torch.no_grad():
             full = torch.cat([model(batch) for batch in images.split(256)])
-        self._reference = Reference.of(full, labels)
+        self._reference = Reference.of(full, labels, rivals)
         self._full = self._figures(full)
         self._nothing = self._figures(self._logits(torch.zeros_like(example.graph.all_edges)))
 

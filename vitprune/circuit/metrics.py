@@ -26,21 +26,22 @@ MetricName = Literal["kl", "cross-entropy", "logit-difference", "accuracy"]
 class Reference:
     """What circuits are compared with on some images: the full model's logits ``(b, classes)`` and the labels ``(b,)``.
 
-    ``runner_up (b,)`` is the full model's strongest class other than the label. Everything is on the CPU and in double
-    precision, because a search compares differences far smaller than the metric itself, and some devices have no
-    float64.
+    ``rivals (b,)`` are the full model's strongest classes other than the label, if no others are given. Everything is
+    on the CPU and in double precision, because a search compares differences far smaller than the metric itself, and
+    some devices have no float64.
     """
 
     logits: Tensor
     log_probabilities: Tensor
     labels: Tensor
-    runner_up: Tensor
+    rivals: Tensor
 
     @classmethod
-    def of(cls, full_logits: Tensor, labels: Tensor | None = None) -> Reference:
+    def of(cls, full_logits: Tensor, labels: Tensor | None = None, rivals: Tensor | None = None) -> Reference:
         """The reference for ``full_logits (b, classes)``; labels default to the full model's predictions.
 
-        Raises CircuitError if labels and logits do not go together.
+        ``rivals (b,)`` take the place of the full model's strongest other classes. Raises CircuitError if labels and
+        logits do not go together.
         """
         logits = full_logits.detach().cpu().double()
         if labels is None:
@@ -50,12 +51,13 @@ class Reference:
             raise CircuitError(f"expected one label for each of {len(logits)} images, got {tuple(labels.shape)}")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
             raise CircuitError(f"labels must be from 0 to {logits.shape[1] - 1}, got up to {int(labels.max())}")
-        others = logits.scatter(1, labels[:, None], -torch.inf)
+        if rivals is None:
+            rivals = logits.scatter(1, labels[:, None], -torch.inf).argmax(dim=-1)
         return cls(
             logits=logits,
             log_probabilities=F.log_softmax(logits, dim=-1),
             labels=labels,
-            runner_up=others.argmax(dim=-1),
+            rivals=rivals.detach().cpu().long(),
         )
 
     def of_images(self, chosen: slice) -> Reference:
@@ -64,7 +66,7 @@ class Reference:
             logits=self.logits[chosen],
             log_probabilities=self.log_probabilities[chosen],
             labels=self.labels[chosen],
-            runner_up=self.runner_up[chosen],
+            rivals=self.rivals[chosen],
         )
 
 
@@ -81,8 +83,8 @@ def cross_entropy(logits: Tensor, reference: Reference) -> Tensor:
 
 
 def logit_difference(logits: Tensor, reference: Reference) -> Tensor:
-    """The logit of the full model's strongest other class minus that of the label, ``(..., b)``."""
-    return _at(logits, reference.runner_up) - _at(logits, reference.labels)
+    """The logit of the label's rival minus that of the label, ``(..., b)``."""
+    return _at(logits, reference.rivals) - _at(logits, reference.labels)
 
 
 def accuracy(logits: Tensor, reference: Reference) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vitprune.circuit.ablation import AblationKind
 from vitprune.circuit.metrics import MetricName
@@ -29,6 +29,8 @@ class AcdcOptions(Options):
     ig_steps: Positive
     split_qkv: bool
     mlp_groups: Positive
+    classes: Annotated[list[str | int], Field(min_length=1, max_length=2)] | None
+    images: str | None
     num_images: Positive
     num_reference_images: Positive
     batch_size: Positive | None
@@ -36,3 +38,11 @@ class AcdcOptions(Options):
     curves: bool
     bootstrap_samples: Annotated[int, Field(ge=2)] | None
     seed: Seed
+
+    @model_validator(mode="after")
+    def _images_are_chosen_in_one_way(self) -> AcdcOptions:
+        if self.classes is not None and self.images is not None:
+            raise ValueError("acdc.classes and acdc.images exclude each other; set one of them to null")
+        if self.classes is not None and len({str(name) for name in self.classes}) < len(self.classes):
+            raise ValueError(f"acdc.classes names {self.classes[0]!r} twice; name one class, or two different ones")
+        return self

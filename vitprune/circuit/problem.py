@@ -13,7 +13,7 @@ from torch import Tensor
 from vitprune.circuit.ablation import Ablation
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.masked import check_images
-from vitprune.circuit.metrics import MetricName, metric_named
+from vitprune.circuit.metrics import MetricName, Reference, metric_named
 from vitprune.core.model.vit import ViT
 from vitprune.errors import CircuitError
 
@@ -26,7 +26,8 @@ class Problem:
     """A model in evaluation mode, and the images on which it is decided which of its edges matter.
 
     ``images (b, c, height, width)`` are normalised. ``labels (b,)`` serve every metric but KL; None stands for the
-    model's own predictions. ``ablation`` says what removed edges of ``graph`` carry.
+    model's own predictions. ``rivals (b,)`` are the classes that the logit difference compares them with; None stands
+    for the model's strongest others. ``ablation`` says what removed edges of ``graph`` carry.
 
     Raises CircuitError if the parts do not belong together or the model is in training mode.
     """
@@ -36,6 +37,7 @@ class Problem:
     labels: Tensor | None
     graph: Graph
     ablation: Ablation
+    rivals: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_images(self.model, self.images)
@@ -53,6 +55,7 @@ class Problem:
         images: Tensor,
         *,
         labels: Tensor | None = None,
+        rivals: Tensor | None = None,
         graph: Graph | None = None,
         ablation: Ablation | None = None,
     ) -> Problem:
@@ -62,6 +65,7 @@ class Problem:
             model=model,
             images=images,
             labels=labels,
+            rivals=rivals,
             graph=graph or Graph.of(model),
             ablation=ablation or Ablation.mean(model, images),
         )
@@ -69,9 +73,18 @@ class Problem:
     def on(self, indices: Sequence[int]) -> Problem:
         """The same problem on the images with these indices, which may repeat; each keeps its ablated activations."""
         chosen = torch.tensor(indices, device=self.images.device)
-        labels = None if self.labels is None else self.labels[chosen]
+        labels, rivals = (None if each is None else each[chosen] for each in (self.labels, self.rivals))
         ablation = self.ablation.on(self.images, indices)
-        return replace(self, images=self.images[chosen], labels=labels, ablation=ablation)
+        return replace(self, images=self.images[chosen], labels=labels, rivals=rivals, ablation=ablation)
+
+    def reference(self, full_logits: Tensor, first: int = 0) -> Reference:
+        """What circuits are compared with on the images from index ``first`` on, of the logits ``(b, classes)``.
+
+        Raises CircuitError if labels and logits do not go together.
+        """
+        chosen = slice(first, first + len(full_logits))
+        labels, rivals = (None if each is None else each[chosen] for each in (self.labels, self.rivals))
+        return Reference.of(full_logits, labels, rivals)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,9 @@ def acdc(
     """Find the edges that matter; write the circuit, its trace, and the model with sorted neurons."""
     from vitprune.circuit.methods import discovery_options
     from vitprune.circuit.methods.acdc import directions_of, journal_of
-    from vitprune.commands.inputs import load_for, open_data, open_params
+    from vitprune.commands.inputs import chosen_images, load_for, open_data, open_params
     from vitprune.commands.progress import progress, search_progress
+    from vitprune.commands.unwatched import write_unwatched
     from vitprune.core.compute.distributed import world
     from vitprune.core.model import save_model
     from vitprune.recipes.acdc import find_circuit
@@ -44,16 +45,18 @@ def acdc(
     files = [metrics, timing, faithfulness, picture, stability, stability_picture, journal]
     check_targets(files=files, folders=[out])
     packed = open_data(data, options)
-    saved = load_for(baseline, options, packed, device)
+    saved, chosen = load_for(baseline, options, packed, device), chosen_images(options.acdc, data)
     with search_progress(options.acdc.method) as on_progress, progress("bootstrap", "samples") as on_sample:
         found = find_circuit(
-            packed, saved, options.acdc, device, on_progress=on_progress, on_sample=on_sample, journal=journal
-        )
+            packed, saved, options.acdc, device,
+            chosen=chosen, on_progress=on_progress, on_sample=on_sample, journal=journal,
+        )  # fmt: skip
     if not world().is_main:
         return
     with atomic_folder(out) as partial:
         found.circuit.write_files(partial)
         save_model(partial / "model", found.saved)
+        write_unwatched(partial, "acdc", {"acdc.images": options.acdc.images})
     write_faithfulness(faithfulness, found.curves, found.point, found.circuit.method)
     circuit = found.circuit
     edges, is_searched = len(circuit.graph.edges), bool(circuit.trace)

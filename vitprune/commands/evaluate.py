@@ -41,8 +41,7 @@ def evaluate(
     ] = Path("plots/confusion.png"),
 ) -> None:
     """Score four models and the masked circuit on the test images, and time the models side by side."""
-    from vitprune.circuit import Circuit
-    from vitprune.commands.inputs import load_for, open_data, open_params
+    from vitprune.commands.inputs import load_circuit, load_for, open_data, open_params
     from vitprune.commands.terminal import show_table
     from vitprune.core.model import load_model
     from vitprune.evaluation.headline import headline
@@ -63,7 +62,7 @@ def evaluate(
     folders = dict(zip(names, (baseline, pruned, finetuned / "baseline", finetuned / "pruned"), strict=True))
     models = {name: load_for(folder, options, packed, device) for name, folder in folders.items()}
     sizes = {name: model_bytes(folder) for name, folder in folders.items()}
-    found, sorted_model = Circuit.load(circuit, device), load_model(circuit / "model", device)
+    found, sorted_model = load_circuit(circuit, device), load_model(circuit / "model", device)
     done = measure(packed, models, sizes, found, sorted_model, options.evaluate, options.compute, device)
     if done is None:
         return

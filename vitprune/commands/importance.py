@@ -20,10 +20,9 @@ def importance(
     metrics: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
 ) -> None:
     """Score a ranking of edges: f at ten shares of the edges, CPR and CMD; or hand the circuit's ranking on."""
-    from vitprune.circuit import Circuit
     from vitprune.circuit.importance import read_importance, write_importance
     from vitprune.circuit.ranking import ranking_of
-    from vitprune.commands.inputs import load_for, open_data, open_params
+    from vitprune.commands.inputs import load_circuit, load_for, open_data, open_params
     from vitprune.commands.terminal import show_table
     from vitprune.recipes.importance import score_ranking
     from vitprune.report.importance import importance_table
@@ -33,7 +32,7 @@ def importance(
     check_targets(files=[path for path in (out, metrics) if path is not None])
     packed = open_data(data, options)
     saved = load_for(circuit / "model", options, packed, device)
-    found = Circuit.load(circuit, device)
+    found = load_circuit(circuit, device)
     ranking = ranking_of(found) if scores is None else read_importance(scores, found.graph)
     scored = score_ranking(packed, saved, found, ranking, device)
     show_table(importance_table(scored.scale, scored.curve, len(found.graph.edges)))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from vitprune.circuit import Circuit
+from vitprune.circuit.options import AcdcOptions
 from vitprune.commands.unwatched import warn_of_changes
 from vitprune.core.compute.device import pick_device, set_threads
 from vitprune.core.compute.distributed import join
 from vitprune.core.compute.launch import check_processes, launch, ranks_on_this_machine, started_rank
 from vitprune.core.model import SavedModel, load_model
 from vitprune.core.packed import PackedData, load_packed
+from vitprune.data.cleaning.manifest import MANIFEST_FILE, kept_names
 from vitprune.data.options import made_with
 from vitprune.errors import CheckpointError, DataError
 from vitprune.params import Params, load_params
@@ -53,6 +58,46 @@ def open_data(folder: Path, params: Params) -> PackedData:
                 "or use the params it was made with"
             )
     return packed
+
+
+def chosen_images(options: AcdcOptions, data: Path) -> np.ndarray | None:
+    """The indices of the training images whose names the file ``acdc.images`` lists; None if there is no such file.
+
+    Raises DataError if it cannot be read, or names what is not a training image.
+    """
+    if options.images is None:
+        return None
+    path = Path(options.images).expanduser()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+            names = [row["name"] for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"acdc.images: {path} cannot be read ({error})") from error
+    except KeyError:
+        raise DataError(
+            f"acdc.images: {path} has no column name, which holds names as in {data / MANIFEST_FILE}"
+        ) from None
+    position = {name: index for index, name in enumerate(kept_names(data)["train"])}
+    for name in names:
+        if name not in position:
+            raise DataError(
+                f"acdc.images: {path} names {name!r}, which is no training image; see the names in "
+                f"{data / MANIFEST_FILE} whose split is train and whose action is kept"
+            )
+    if not names:
+        raise DataError(f"acdc.images: {path} names no image")
+    return np.array(sorted({position[name] for name in names}))
+
+
+def load_circuit(folder: Path, device: torch.device) -> Circuit:
+    """Load a circuit, with a warning if a file that it was found with has changed since.
+
+    Raises CheckpointError as ``Circuit.load`` does.
+    """
+    circuit = Circuit.load(folder, device)
+    warn_of_changes(folder)
+    return circuit
 
 
 def load_for(folder: Path, params: Params, data: PackedData, device: torch.device) -> SavedModel:

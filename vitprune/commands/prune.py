@@ -31,8 +31,7 @@ def prune(
     latency: LatencyFile = Path("models/latency.json"),
 ) -> None:
     """Cut heads, neurons and sublayers out of the weights: what the circuit does not need, or down to a target."""
-    from vitprune.circuit import Circuit
-    from vitprune.commands.inputs import load_for, open_data, open_params
+    from vitprune.commands.inputs import load_circuit, load_for, open_data, open_params
     from vitprune.commands.progress import speed_progress
     from vitprune.core.compute.device import pick_device
     from vitprune.core.compute.distributed import world
@@ -52,7 +51,7 @@ def prune(
     saved = load_for(baseline, options, packed, device)
     found = None
     if not options.prune.has_target:
-        found = CircuitModel(Circuit.load(circuit, device), load_for(circuit / "model", options, packed, device))
+        found = CircuitModel(load_circuit(circuit, device), load_for(circuit / "model", options, packed, device))
     with speed_progress("prune") as on_progress:
         pruned = run(
             packed,

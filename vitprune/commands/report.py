@@ -23,13 +23,16 @@ def report(
     experiments: Annotated[
         Path | None, typer.Option(help="CSV file that dvc exp show --csv wrote: experiments to draw beside this run.")
     ] = None,
+    compare_with: Annotated[
+        Path | None, typer.Option(help="Folder of another circuit of the same model, to show what both share.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("reports/index.html"),
 ) -> None:
     """Write one page with everything that a run found, in which one can take parts of the model away."""
     import jinja2
 
-    from vitprune.circuit import Circuit
-    from vitprune.commands.inputs import load_for, open_data, open_params
+    from vitprune.circuit.comparison import compare as compare_circuits
+    from vitprune.commands.inputs import load_circuit, load_for, open_data, open_params
     from vitprune.commands.results import open_results
     from vitprune.commands.versions import versions
     from vitprune.core.compute.distributed import world
@@ -50,7 +53,10 @@ def report(
     pictures = [plots / name for name in ("circuit.png", "circuit.svg", "kept.png")]
     check_targets(files=[out, *pictures])
     packed = open_data(data, options)
-    found_circuit, sorted_model = Circuit.load(circuit, device), load_model(circuit / "model", device)
+    found_circuit, sorted_model = load_circuit(circuit, device), load_model(circuit / "model", device)
+    other = None if compare_with is None else load_circuit(compare_with, device)
+    if other is not None:
+        compare_circuits(found_circuit, other)
     pruned_model = load_for(pruned, options, packed, device)
     scores, times, table = open_results(metrics / "evaluate.json", metrics / "timing.json")
     size = max(int(key.removeprefix("batch_")) for key in times[BASELINE.name])
@@ -77,6 +83,8 @@ def report(
                 found=findings,
                 versions=versions(times["machine"]),
                 experiments=others,
+                other=other,
+                other_name=str(compare_with or ""),
             ),
         )
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, jinja2.UndefinedError) as error:

@@ -20,8 +20,7 @@ def stability(
     metrics: MetricsFile = Path("reports/stability.json"),
 ) -> None:
     """Repeat the search for a circuit on bootstrap samples of its images, and say which edges they agree about."""
-    from vitprune.circuit import Circuit
-    from vitprune.commands.inputs import load_for, open_data, open_params
+    from vitprune.commands.inputs import chosen_images, load_circuit, load_for, open_data, open_params
     from vitprune.commands.progress import progress
     from vitprune.core.compute.distributed import world
     from vitprune.errors import StorageError
@@ -36,9 +35,9 @@ def stability(
     check_targets(files=[out, picture, metrics])
     packed = open_data(data, options)
     saved = load_for(circuit / "model", options, packed, device)
-    found_before = Circuit.load(circuit, device)
+    found_before, chosen = load_circuit(circuit, device), chosen_images(options.acdc, data)
     with progress("bootstrap", "samples") as on_sample:
-        found = find_stability(packed, saved, found_before, options.acdc, samples, on_sample)
+        found = find_stability(packed, saved, found_before, options.acdc, samples, chosen, on_sample)
     if not world().is_main:
         return
     write_stability(out, found.stability, found_before.keep_mask)

@@ -53,7 +53,8 @@ def train(
         return
     with atomic_folder(out) as partial:
         write_model(partial, done.saved)
-        write_unwatched(partial, options)
+        named = {"train.teacher": options.train.teacher, "model.pretrained_path": options.model.pretrained_path}
+        write_unwatched(partial, "train", named)
     write_history(history, done.result.history)
     write_gradient_flow(gradient_flow, done.result.gradient_flow)
     write_json(metrics, done.scores)

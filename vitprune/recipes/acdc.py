@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit, kept_of
-from vitprune.circuit.discovery import ablation_of, discover_by_params, rankings
+from vitprune.circuit.discovery import ablation_of, discover_by_params, problem_by_params, rankings
 from vitprune.circuit.engine.phase import SearchProgress
 from vitprune.circuit.faithfulness import Faithfulness, FaithfulnessMeter
 from vitprune.circuit.methods import Watch
 from vitprune.circuit.metrics import kl_divergence
 from vitprune.circuit.neurons import sort_neurons
 from vitprune.circuit.options import AcdcOptions
-from vitprune.circuit.sample import normalised, training_sample
+from vitprune.circuit.problem import Problem
+from vitprune.circuit.sample import question_sample, training_sample, validation_sample
 from vitprune.core.compute.device import describe_machine
 from vitprune.core.model import SavedModel
 from vitprune.core.model.predict import predict
@@ -56,32 +56,37 @@ def find_circuit(
     device: torch.device,
     *,
     on_progress: Callable[[SearchProgress], None] | None = None,
+    chosen: np.ndarray | None = None,
     on_sample: Callable[[int, int], None] | None = None,
     journal: Path | None = None,
 ) -> FoundCircuit:
     """Search ``baseline``, which is on ``device``, for its circuit; if params ask for it, measure how stable that is.
 
-    ``journal`` is a file in which an interrupted search is kept, so that the next call goes on from there.
+    ``chosen`` are the indices of the training images to search on, if ``acdc.images`` names them. ``journal`` is a file
+    in which an interrupted search is kept, so that the next call goes on from there.
     """
     start = time.perf_counter()
     preprocessing = baseline.preprocessing
-    images, labels = training_sample(packed, preprocessing, options.num_images, options.seed, device)
+    sample = question_sample(packed, preprocessing, options, device, chosen)
+    # Groups of neurons are the same whatever the question, so that circuits can be compared.
+    general, _ = training_sample(packed, preprocessing, options.num_images, options.seed, device)
     reference, _ = training_sample(packed, preprocessing, options.num_reference_images, options.seed, device)
-    model = sort_neurons(baseline.model, images, torch.Generator().manual_seed(options.seed))
+    model = sort_neurons(baseline.model, general, torch.Generator().manual_seed(options.seed))
     ablation = ablation_of(options, model, reference)
     watch = Watch(on_progress=on_progress, journal=journal)
-    circuit = discover_by_params(options, model, images, labels, ablation, watch)
+    problem = problem_by_params(options, model, sample, ablation)
+    circuit = discover_by_params(options, problem, watch)
     seconds = time.perf_counter() - start
     saved = replace(baseline, model=model)
     stable = None
     if options.bootstrap_samples is not None:
-        stable = find_stability(packed, saved, circuit, options, options.bootstrap_samples, on_sample)
+        stable = find_stability(packed, saved, circuit, options, options.bootstrap_samples, chosen, on_sample)
         circuit = replace(circuit, frequency=stable.stability.frequency)
 
     full, masked = (
         predict(module, packed.val.images, preprocessing, device=device) for module in (model, circuit.as_module(model))
     )
-    curves, point, faithfulness = _compare_rankings(options, circuit, saved, images, labels, packed, device)
+    curves, point, faithfulness = _compare_rankings(options, circuit, saved, problem, packed, device)
     tested = sum(decision.action in ("removed", "kept") for decision in circuit.trace)
     return FoundCircuit(
         circuit=circuit,
@@ -90,7 +95,7 @@ def find_circuit(
         | {
             "method": options.method,
             "search_kl": circuit.kl,
-            "search_images": len(images),
+            "search_images": len(sample.images),
             "val": {
                 "baseline": score(full, packed.val.labels).as_metrics(),
                 "circuit": score(masked, packed.val.labels).as_metrics() | {"kl": kl_divergence(full, masked)},
@@ -124,19 +129,21 @@ def _compare_rankings(
     options: AcdcOptions,
     circuit: Circuit,
     saved: SavedModel,
-    images: Tensor,
-    labels: Tensor,
+    problem: Problem,
     packed: PackedData,
     device: torch.device,
 ) -> tuple[dict[str, list[Faithfulness]], Faithfulness, dict[str, Any]]:
-    """Faithfulness on validation images: a curve for each ranking, the circuit's own, and figures for the metrics."""
-    chosen = np.arange(min(CURVE_IMAGES, len(packed.val)))
-    meter = FaithfulnessMeter(saved.model, *normalised(packed.val, chosen, saved.preprocessing, device), circuit)
+    """Faithfulness on validation images: a curve for each ranking, the circuit's own, and figures for the metrics.
+
+    For a question about some classes they are images of these.
+    """
+    sample = validation_sample(packed, saved.preprocessing, options, device, CURVE_IMAGES)
+    meter = FaithfulnessMeter(saved.model, sample.images, sample.labels, circuit, sample.rivals)
     point, rest = meter.measure(circuit.keep_mask), meter.completeness(circuit)
-    figures = {"images": len(chosen), "circuit": point.as_row(), "without_the_circuit": rest.as_row()}
+    figures = {"images": len(sample.images), "circuit": point.as_row(), "without_the_circuit": rest.as_row()}
     if not options.curves:
         return {}, point, figures
-    scores = rankings(options, circuit, saved.model, images, labels)
+    scores = rankings(options, circuit, problem)
     curves = {method: meter.curve(ranking) for method, ranking in scores.items()}
     scales = {method: vars(meter.common_scale(ranking)) for method, ranking in scores.items()}
     return curves, point, figures | {"common_scale": scales}

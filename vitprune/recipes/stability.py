@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.discovery import problem_by_params
 from vitprune.circuit.methods import discovery_options
 from vitprune.circuit.options import AcdcOptions
-from vitprune.circuit.problem import Problem
-from vitprune.circuit.sample import normalised, training_sample
+from vitprune.circuit.sample import question_sample, validation_sample
 from vitprune.circuit.stability import (
     LEVEL,
     Agreement,
@@ -56,15 +56,17 @@ def find_stability(
     circuit: Circuit,
     options: AcdcOptions,
     samples: int,
+    chosen: np.ndarray | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> FoundStability:
     """Repeat the search that found ``circuit`` in ``saved``, whose neurons are sorted, on bootstrap samples.
 
-    Raises CircuitError as the method does.
+    ``chosen`` are the training images to search on, if ``acdc.images`` names them. Raises CircuitError as the method
+    does.
     """
     device = next(saved.model.parameters()).device
-    images, labels = training_sample(packed, saved.preprocessing, options.num_images, options.seed, device)
-    problem = Problem(saved.model, images, labels, circuit.graph, circuit.ablation)
+    sample = question_sample(packed, saved.preprocessing, options, device, chosen)
+    problem = problem_by_params(options, saved.model, sample, circuit.ablation)
     found = bootstrap(
         problem,
         options.method,
@@ -73,8 +75,7 @@ def find_stability(
         seed=options.seed,
         on_sample=on_sample,
     )
-    chosen = np.arange(min(AGREEMENT_IMAGES, len(packed.val)))
-    shown, _ = normalised(packed.val, chosen, saved.preprocessing, device)
+    shown = validation_sample(packed, saved.preprocessing, options, device, AGREEMENT_IMAGES).images
     agreeing = agreement(found, circuit, saved.model, shown)
     return FoundStability(
         stability=found, agreement=agreeing, metrics=_metrics(found, agreeing, circuit.keep_mask, options, len(shown))

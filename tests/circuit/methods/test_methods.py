@@ -9,9 +9,11 @@ import yaml
 
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import METHODS, discover
-from vitprune.circuit.discovery import discover_by_params, rankings
+from vitprune.circuit.discovery import discover_by_params, problem_by_params, rankings
 from vitprune.circuit.methods import Ranking, check_acdc_options
+from vitprune.circuit.problem import Problem
 from vitprune.circuit.ranking import top_edges
+from vitprune.circuit.sample import Sample
 from vitprune.errors import CircuitError, ConfigError
 from vitprune.params import load_params, parse_params
 
@@ -134,7 +136,8 @@ def test_params_run_the_method_that_they_name(params, method):
     check_acdc_options(wanted)
     labels = model(images).argmax(-1)
     ablation = discover(model, images, "random", num_edges=0).ablation
-    found = discover_by_params(wanted, model, images, labels, ablation)
+    problem = problem_by_params(wanted, model, Sample(images=images, labels=labels), ablation)
+    found = discover_by_params(wanted, problem)
     assert found.kept == discover(model, images, method, labels=labels, tau=params.tau, metric=metric).kept
 
 
@@ -160,6 +163,6 @@ def test_the_documents_example_is_a_complete_method(monkeypatch, params):
     assert circuit.scores[circuit.graph.mask_of([("embed", "logits")])].item() == pytest.approx(1 / 7)
     wanted = params.model_copy(update={"method": "closeness", "num_edges": 9})
     check_acdc_options(wanted)
-    curves = rankings(wanted, circuit, model, images, model(images).argmax(-1))
+    curves = rankings(wanted, circuit, Problem.of(model, images))
     quick = ["eap", "eap_ig", "eap_ig_activations", "relp", "activation", "random"]
     assert list(curves) == ["found", *quick, "closeness"]

@@ -24,7 +24,14 @@ LOGITS = f"if (pending) showOutcome(keptEdges()); {RAW_LOGITS}"
 """On a slow machine the page computes a moment after a change, for which the tests do not wait."""
 SLIDE = "const s = document.getElementById('step'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))"
 GROUND = "return getComputedStyle(document.documentElement).backgroundColor"
-NONSENSE = ("#circuit?step=x&node=zz&without=logits,zz&edges=-a>b,,", "#circuit?", "#%E0%A4%A", "#circuit?step=-5")
+NONSENSE = (
+    "#circuit?view=both",
+    "#circuit?view=toString",
+    "#circuit?step=x&node=zz&without=logits,zz&edges=-a>b,,",
+    "#circuit?",
+    "#%E0%A4%A",
+    "#circuit?step=-5",
+)
 
 
 def model_of(seed: int = 0, **shape):
@@ -310,6 +317,32 @@ def test_edges_that_the_samples_are_divided_about_are_told_apart(run):
     data = explorer_data(replace(run.circuit, frequency=shares))["edges"]
     assert data["frequency"] == [round(float(share), 3) for share in shares[edges]]
     assert data["undecided"] == [int(0.05 < share < 0.95) for share in shares[edges].tolist()]
+
+
+def test_a_circuit_is_shown_beside_another_one(look, run, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    graph = run.circuit.graph
+    mask = graph.all_edges & (torch.rand(graph.all_edges.shape, generator=generator) < 0.5)
+    other = replace(run.circuit, keep_mask=mask)
+    write_page(tmp_path / "page.html", replace(run, other=other, other_name="three & <eight>"))
+    browser = look(tmp_path / "page.html")
+    assert "Beside three & <eight>:" in browser.find_element(By.ID, "explorer").text
+    ours, theirs = set(run.circuit.kept), set(other.kept)
+    wanted = {"other": theirs, "both": ours & theirs, "here": ours - theirs, "there": theirs - ours}
+    for view, edges in wanted.items():
+        browser.find_element(By.CSS_SELECTOR, f"[data-view={view}]").click()
+        shown = json.loads(browser.execute_script("return explorer.json()"))["edges"]
+        assert {(edge["sender"], edge["receiver"]) for edge in shown} == edges
+        np.testing.assert_allclose(
+            browser.execute_script(LOGITS), wanted_logits(run, model_of(), graph.mask_of(list(edges))), atol=1e-4
+        )
+    browser.execute_async_script("setTimeout(arguments[0], 400)")
+    address = browser.current_url
+    again = look(tmp_path / "page.html", address=address[address.index("#") :])
+    assert again.find_element(By.CSS_SELECTOR, "[data-view=there]").get_attribute("aria-pressed") == "true"
+    again.find_element(By.ID, "found").click()
+    shown = json.loads(again.execute_script("return explorer.json()"))["edges"]
+    assert {(edge["sender"], edge["receiver"]) for edge in shown} == ours
 
 
 def test_undecided_edges_are_pale_and_say_how_many_samples_keep_them(look, run, tmp_path):

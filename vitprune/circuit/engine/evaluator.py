@@ -59,6 +59,7 @@ class IncrementalEvaluator:
         *,
         metric: MetricName = "kl",
         labels: Tensor | None = None,
+        rivals: Tensor | None = None,
         batch_size: int | None = None,
         candidates: int = 1,
         samples: Tensor | None = None,
@@ -88,7 +89,7 @@ class IncrementalEvaluator:
             logits = torch.cat([model(images[batch]) for batch in self._state.batches])
             self.full_logits = gathered(logits, len(images))
         check_finite(self.full_logits)
-        reference = Reference.of(self.full_logits, labels)
+        reference = Reference.of(self.full_logits, labels, rivals)
         self._references = [reference.of_images(batch) for batch in self._state.batches]
         self.refresh()
 

@@ -226,7 +226,8 @@ def search_key(problem: Problem, options: tuple[object, ...]) -> str:
         *ablation.neurons,
         ablation.sources,
     ]
-    for tensor in tensors if labels is None else [*tensors, labels]:
+    tensors += [each for each in (labels, problem.rivals) if each is not None]
+    for tensor in tensors:
         digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -108,6 +108,7 @@ def evaluator_of(
         problem.ablation,
         metric=options.metric,
         labels=problem.labels,
+        rivals=problem.rivals,
         batch_size=options.batch_size,
         candidates=options.candidates,
         samples=samples,

@@ -19,7 +19,7 @@ from vitprune.circuit.graph import Graph
 from vitprune.circuit.levels import Levels
 from vitprune.circuit.methods.eap_ig import EAP_IG
 from vitprune.circuit.methods.method import Ranking
-from vitprune.circuit.metrics import Reference, metric_named
+from vitprune.circuit.metrics import metric_named
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.ranking import top_edges
 from vitprune.circuit.soft import run_soft
@@ -44,7 +44,7 @@ def scores(problem: Problem, options: DiscoveryOptions) -> Tensor:
 
 def _learn(problem: Problem, options: DiscoveryOptions) -> Tensor:
     assert options.metric is not None
-    model, images, graph, labels = problem.model, problem.images, problem.graph, problem.labels
+    model, images, graph = problem.model, problem.images, problem.graph
     levels, metric, edges = Levels(model, graph), metric_named(options.metric), graph.all_edges
     count = int(edges.sum())
     target = (options.num_edges or math.ceil(SHARE * count)) / count
@@ -61,7 +61,7 @@ def _learn(problem: Problem, options: DiscoveryOptions) -> Tensor:
         full, activations = run_whole(model, part.images)
         check_finite(full)
         removed = levels.send_all(levels.by_level(part.ablation.activations(model, part.images, 0)))
-        reference = Reference.of(full, None if labels is None else part.labels)
+        reference = part.reference(full)
         with torch.enable_grad():
             keep = _gates(logits, generator, graph)
             outcome = run_soft(levels, levels.by_level(activations)[0][0], removed, keep.to(images), rules=None)

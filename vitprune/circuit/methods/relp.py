@@ -14,7 +14,7 @@ from vitprune.circuit.activations import check_finite, run_whole
 from vitprune.circuit.levels import Levels
 from vitprune.circuit.methods.eap import EAP
 from vitprune.circuit.methods.method import Ranking
-from vitprune.circuit.metrics import Reference, metric_named
+from vitprune.circuit.metrics import metric_named
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.soft import Rules, constant, run_soft
 from vitprune.core.compute.distributed import total, world
@@ -35,7 +35,7 @@ def relevance(problem: Problem, options: DiscoveryOptions, rules: Rules) -> Tens
     Summed over tokens, mean over images; with exact rules that is ``eap``.
     """
     assert options.metric is not None
-    model, images, graph, labels = problem.model, problem.images, problem.graph, problem.labels
+    model, images, graph = problem.model, problem.images, problem.graph
     levels, metric = Levels(model, graph), metric_named(options.metric)
     sums = torch.zeros(len(graph.receivers), len(graph.senders), dtype=torch.float64)
     share, size = world().share_of(len(images)), options.batch_size or BATCH_SIZE
@@ -52,8 +52,9 @@ def relevance(problem: Problem, options: DiscoveryOptions, rules: Rules) -> Tens
         with torch.enable_grad():
             embedding = clean[0][0].clone().requires_grad_()
             outcome = run_soft(levels, embedding, removed, everything, rules=rules, reads=reads)
-            reference = Reference.of(logits, None if labels is None else labels[first:last])
-            gradients = torch.autograd.grad(metric(outcome, reference).sum(), list(reads.values()))
+            gradients = torch.autograd.grad(
+                metric(outcome, problem.reference(logits, first)).sum(), list(reads.values())
+            )
         for level, gradient in zip(reads, gradients, strict=True):
             rows, earlier = graph.level_receivers[level], graph.level_senders[level].start
             tokens = gradient.shape[2]

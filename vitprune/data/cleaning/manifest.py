@@ -19,6 +19,7 @@ from vitprune.data.cleaning.examine import Findings
 from vitprune.data.cleaning.near_duplicates import NearPair
 from vitprune.data.cleaning.quality import DOUBTS, MEASURES, find_doubtful
 from vitprune.data.cleaning.selection import REASONS, Selection
+from vitprune.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,23 @@ def write_manifest(folder: Path, layout: Layout, selection: Selection, findings:
     """Write ``manifest.csv``, sorted by name, into ``folder``."""
     names = ["class" if field.name == "folder" else field.name for field in fields(Row)]
     _write_csv(folder / MANIFEST_FILE, names, sorted(astuple(row) for row in _rows(layout, selection, findings)))
+
+
+def kept_names(folder: Path) -> dict[str, list[str]]:
+    """The names of the images of each split, in the order of the packed ones, from ``manifest.csv`` in ``folder``.
+
+    Raises DataError if the file cannot be read.
+    """
+    path = folder / MANIFEST_FILE
+    names: dict[str, list[str]] = {split: [] for split in SPLITS}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["action"] == "kept":
+                    names[row["split"]].append(row["name"])
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise DataError(f"{path}: is not the table that clean writes ({error}); run the clean stage again") from error
+    return names
 
 
 def write_near_duplicates(folder: Path, layout: Layout, selection: Selection, pairs: Sequence[NearPair]) -> None:

@@ -15,13 +15,14 @@ from vitprune.circuit.stability import verdict
 REMOVING = ("removed", "unreachable", "removed-untested")
 
 
-def explorer_data(circuit: Circuit) -> dict[str, Any]:
+def explorer_data(circuit: Circuit, other: Circuit | None = None) -> dict[str, Any]:
     """The circuit as plain data for ``explorer.js``.
 
     ``edges`` has parallel lists of senders, receivers (as indices), scores (None where unknown), and of the steps after
     which an edge is gone: 1 for the first removal, 0 for an edge of the circuit. ``frequency`` is the share of
     bootstrap samples that keep an edge, and ``undecided`` whether that says neither yes nor no; both are None without
-    samples. ``gate`` is what an edge is, None where that is unknown.
+    samples. ``gate`` is what an edge is, None where that is unknown. ``other`` is whether an ``other`` circuit of
+    the same graph keeps an edge; None without one.
     """
     graph = circuit.graph
     rows, columns = (indices.tolist() for indices in np.nonzero(graph.all_edges.numpy()))
@@ -46,6 +47,7 @@ def explorer_data(circuit: Circuit) -> dict[str, Any]:
                 for row, column in zip(rows, columns, strict=True)
             ],
             "step": [int(steps[row, column]) for row, column in zip(rows, columns, strict=True)],
+            "other": other and other.keep_mask[rows, columns].int().tolist(),
             "gate": [(circuit.gates or {}).get(edge) for edge in graph.edges],
             "frequency": shares and [round(share, 3) for share in shares],
             "undecided": shares and [int(verdict(share) == "undecided") for share in shares],

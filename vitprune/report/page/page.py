@@ -63,7 +63,8 @@ class Run:
     """All that the page shows of one run of the pipeline.
 
     ``scores`` and ``timing`` are those of the evaluation, which make ``table``; ``faithfulness`` is the circuit's.
-    ``tables`` are those in plots/ and data/clean by their names, as far as they are there.
+    ``tables`` are those in plots/ and data/clean by their names, as far as they are there. ``other`` is a circuit to
+    compare with.
     """
 
     dataset: str
@@ -80,6 +81,8 @@ class Run:
     found: Findings
     versions: Mapping[str, str]
     experiments: Sequence[Experiment] = field(default=())
+    other: Circuit | None = None
+    other_name: str = ""
 
 
 def write_page(path: Path, run: Run) -> None:
@@ -127,7 +130,7 @@ def _context(run: Run) -> dict[str, Any]:
     pictures = Pictures(packed.test.images)
     heads = [_head_data(view, run, pictures) for view in run.found.heads]
     data = {
-        "graph": explorer_data(circuit),
+        "graph": explorer_data(circuit, run.other),
         "model": run.found.model_data,
         "classes": list(packed.class_names),
         "images": [

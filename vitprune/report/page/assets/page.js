@@ -21,8 +21,8 @@ function drawCharts() {
 }
 
 /* The explorer. `state` is all that an address carries. */
-const graph = DATA.graph, {sender, receiver, step, score, frequency, gate} = graph.edges;
-const state = {step: graph.steps, node: null, gone: new Set(), changed: new Map()};
+const graph = DATA.graph, {sender, receiver, step, score, frequency, gate, other} = graph.edges;
+const state = {step: graph.steps, view: "", node: null, gone: new Set(), changed: new Map()};
 const edgeName = (edge) => `${graph.senders[sender[edge]].name}>${graph.receivers[receiver[edge]].name}`;
 const edgeOf = new Map(sender.map((_, edge) => [edgeName(edge), edge]));
 const explorer = new Explorer(byId("graph"), graph, {onChoose: choose, onToggle: toggleNode});
@@ -36,9 +36,18 @@ function keptEdges() {
     const to = graph.receivers[receiver[edge]];
     if (state.gone.has(graph.senders[from].name) || state.gone.has(to.node)) return 0;
     if (state.changed.has(edge)) return state.changed.get(edge);
-    return step[edge] === 0 || step[edge] > state.step ? 1 : 0;
+    return VIEWS[state.view](edge) ? 1 : 0;
   });
 }
+
+/* What the slider leaves, or how the circuit compares with another. */
+const VIEWS = {
+  "": (edge) => step[edge] === 0 || step[edge] > state.step,
+  other: (edge) => other[edge],
+  both: (edge) => step[edge] === 0 && other[edge],
+  here: (edge) => step[edge] === 0 && !other[edge],
+  there: (edge) => step[edge] !== 0 && other[edge],
+};
 
 function maskOf(kept) {
   const mask = new Uint8Array(graph.receivers.length * graph.senders.length);
@@ -50,6 +59,7 @@ function update() {
   const kept = keptEdges(), count = d3.sum(kept);
   explorer.show(kept, state.gone);
   byId("step").value = state.step;
+  for (const button of document.querySelectorAll("[data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === state.view));
   byId("step-text").textContent = `${state.step} of ${graph.steps}, ${count.toLocaleString("en")} of ${sender.length.toLocaleString("en")} edges left`;
   byId("count").textContent = `${count.toLocaleString("en")} edges`;
   showPanel(kept);
@@ -193,6 +203,7 @@ function showShares(shares, before, label) {
 /* Step, chosen box and changes, so that a link shows what its sender saw. */
 function writeAddress() {
   const parts = new URLSearchParams({step: state.step});
+  if (state.view) parts.set("view", state.view);
   if (state.node) parts.set("node", state.node);
   if (state.gone.size) parts.set("without", [...state.gone].join(","));
   if (state.changed.size) parts.set("edges", [...state.changed].map(([edge, on]) => (on ? "+" : "-") + edgeName(edge)).join(","));
@@ -215,6 +226,7 @@ function readAddress() {
   const parts = new URLSearchParams(query), names = new Set(explorer.nodes.map((node) => node.name));
   const wanted = Number(parts.get("step"));
   if (Number.isInteger(wanted)) state.step = Math.min(Math.max(wanted, 0), graph.steps);
+  if (other && Object.hasOwn(VIEWS, parts.get("view") ?? "")) state.view = parts.get("view") ?? "";
   state.node = names.has(parts.get("node")) ? parts.get("node") : null;
   state.gone = new Set((parts.get("without") ?? "").split(",").filter((name) => names.has(name) && name !== "logits"));
   for (const change of (parts.get("edges") ?? "").split(",")) {
@@ -288,11 +300,18 @@ function start() {
   byId("node-names").append(...explorer.nodes.map((node) => Object.assign(document.createElement("option"), {value: node.name})));
   byId("step").addEventListener("input", (event) => {
     state.step = Number(event.target.value);
+    state.view = "";
     update();
   });
   const actions = {
-    whole: () => { state.step = 0; },
-    found: () => { state.step = graph.steps; },
+    whole: () => {
+      state.step = 0;
+      state.view = "";
+    },
+    found: () => {
+      state.step = graph.steps;
+      state.view = "";
+    },
     reset: () => {
       state.gone.clear();
       state.changed.clear();
@@ -304,6 +323,10 @@ function start() {
       update();
     });
   }
+  document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => {
+    state.view = button.dataset.view;
+    update();
+  }));
   byId("fit").addEventListener("click", () => explorer.fit());
   byId("search").addEventListener("input", (event) => {
     if (explorer.position.has(event.target.value)) {
