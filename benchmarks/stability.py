@@ -25,9 +25,10 @@ from discovery_models import ROOT, WORK, machine, trained
 from torch import Tensor
 
 from vitprune.circuit import Ablation, Circuit, discover
+from vitprune.circuit.circuit import OneDirection
 from vitprune.circuit.methods import Watch, discovery_options
 from vitprune.circuit.methods.acdc import ACDC
-from vitprune.circuit.problem import Direction, DiscoveryOptions, Problem
+from vitprune.circuit.problem import DiscoveryOptions, Problem
 from vitprune.circuit.sample import normalised, training_sample
 from vitprune.circuit.stability import LEVEL, Stability, agreement, bootstrap, mean_over_pairs, verdict
 from vitprune.core.model import load_model
@@ -83,12 +84,18 @@ def pipeline(folder: Path) -> Given:
 
 
 def cached(key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    path = WORK / "stability" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    path = cell(key).with_suffix(".json")
     if not path.is_file():
-        found = work()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found))
+        sys.stderr.write(f"{key}\n")
+        path.write_text(json.dumps(work()))
     return json.loads(path.read_text())
+
+
+def cell(key: str) -> Path:
+    """Where something is kept, but for the ending."""
+    folder = WORK / "stability"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def speed(given: Given) -> dict[str, float]:
@@ -125,22 +132,37 @@ def by_images(given: Given, count: int, samples: int) -> dict[str, Any]:
     }
 
 
-def spread(given: Given, direction: Direction, what: str) -> dict[str, Any]:
-    """How many edges differ between circuits of other orders, or of other draws of the images, on average."""
+def circuits(given: Given, direction: OneDirection, what: str) -> Tensor:
+    """The masks of circuits of other orders, or of other draws of the images, ``(RUNS, receivers, senders)``.
+
+    Each is kept as soon as it is found.
+    """
     problem, options = given.problem.on(range(given.sizes[0])), replace(given.options, direction=direction)
-    if what == "draws":
-        masks = bootstrap(problem, options=options, samples=RUNS).masks
-    else:
-        runs = (ACDC.run(problem, replace(options, order=order), Watch()) for order in range(RUNS))
-        masks = torch.stack([circuit.keep_mask for circuit in runs])
+    masks = []
+    for run in range(RUNS):
+        path = cell(f"{given.name} {what} {direction} {run}").with_suffix(".pt")
+        if not path.is_file():
+            sys.stderr.write(f"{given.name}: {what}, {direction}, {run + 1} of {RUNS}\n")
+            if what == "orders":
+                found = ACDC.run(problem, replace(options, order=run), Watch())
+            else:
+                count = len(problem.images)
+                drawn = torch.randint(count, (count,), generator=torch.Generator().manual_seed(run))
+                found = ACDC.run(problem.on(drawn.tolist()), options, Watch())
+            torch.save(found.keep_mask, path)
+        masks.append(torch.load(path))
+    return torch.stack(masks)
+
+
+def spread(given: Given, masks: Tensor) -> str:
+    """How many edges circuits keep, how many differ between two of them, and their Jaccard index."""
     kept = masks.flatten(1).double()
     differing = kept.sum(dim=1)[:, None] + kept.sum(dim=1) - 2 * kept @ kept.T
-    jaccard = Stability(graph=problem.graph, masks=masks).jaccard
-    return {
-        "edges": float(kept.sum(dim=1).mean()),
-        "differing": vars(mean_over_pairs(differing)),
-        "jaccard": vars(mean_over_pairs(jaccard)),
-    }
+    jaccard = Stability(graph=given.problem.graph, masks=masks).jaccard
+    return (
+        f"{float(kept.sum(dim=1).mean()):.0f} | {interval(vars(mean_over_pairs(differing)), 1)} | "
+        f"{interval(vars(mean_over_pairs(jaccard)), 3)}"
+    )
 
 
 def interval(estimate: dict[str, float], digits: int) -> str:
@@ -152,10 +174,11 @@ def table_of(given: Given) -> list[str]:
     rows = []
     for count in given.sizes:
         samples = SAMPLES if count == given.headline else RUNS
-        cell = cached(f"{given.name} images {count} {samples}", lambda c=count, s=samples: by_images(given, c, s))
+        found = cached(f"{given.name} images {count} {samples}", lambda c=count, s=samples: by_images(given, c, s))
         rows.append(
-            f"| {count:,} | {cell['samples']} | {cell['seconds']:.0f} s | {cell['edges']:.0f} | "
-            f"{interval(cell['jaccard'], 3)} | {100 * cell['same_class']:.1f} % | {cell['in']} | {cell['undecided']} |"
+            f"| {count:,} | {found['samples']} | {found['seconds']:.0f} s | {found['edges']:.0f} | "
+            f"{interval(found['jaccard'], 3)} | {100 * found['same_class']:.1f} % | {found['in']} | "
+            f"{found['undecided']} |"
         )
     lines = [
         f"## {given.name}",
@@ -169,12 +192,14 @@ def table_of(given: Given) -> list[str]:
         "| direction | edges kept | other orders | Jaccard index | edges kept | other draws | Jaccard index |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for direction in get_args(Direction):
-        parts = []
-        for what in ("orders", "draws"):
-            cell = cached(f"{given.name} {what} {direction}", lambda d=direction, w=what: spread(given, d, w))
-            parts.append(f"{cell['edges']:.0f} | {interval(cell['differing'], 1)} | {interval(cell['jaccard'], 3)}")
-        lines.append(f"| {direction} | {' | '.join(parts)} |")
+    masks = {
+        direction: [circuits(given, direction, what) for what in ("orders", "draws")]
+        for direction in get_args(OneDirection)
+    }
+    # In both directions, a circuit keeps what either keeps.
+    masks["both"] = [one | other for one, other in zip(*masks.values(), strict=True)]
+    for direction, (orders, draws) in masks.items():
+        lines.append(f"| {direction} | {spread(given, orders)} | {spread(given, draws)} |")
     return [*lines, ""]
 
 

@@ -187,7 +187,7 @@ def trained_tables(every: list[Given]) -> Iterator[str]:
             f"## Trained: {given.name}",
             "",
             f"{len(given.problem.graph.edges):,} edges, {len(given.problem.images)} images, τ = {given.tau:g}; "
-            f"measured on {len(given.held_out[0])} others. One seed: searches and attributions draw nothing.",
+            f"measured on {len(given.held_out[0])} others. One seed.",
             "",
             "| method | CPR | CMD | time | edges of its circuit | accuracy | KL, nats |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
