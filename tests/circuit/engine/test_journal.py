@@ -12,7 +12,7 @@ import torch
 from tests.circuit.oracle import random_images, random_model
 from vitprune.circuit import Decision, Graph, discover
 from vitprune.circuit.circuit import ALL_RECEIVERS
-from vitprune.circuit.engine import journal as journal_module
+from vitprune.circuit.engine import known as known_module
 from vitprune.circuit.engine.evaluator import IncrementalEvaluator
 from vitprune.circuit.engine.journal import Journal
 from vitprune.errors import CircuitError
@@ -26,7 +26,7 @@ from vitprune.errors import CircuitError
 def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stopped(
     tmp_path, monkeypatch, granularity, method, direction
 ):
-    monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 10)
+    monkeypatch.setattr(known_module, "TESTS_BETWEEN_REFRESHES", 10)
     model = random_model(15, dtype=torch.float32)
     images = random_images(model)
     options = {"tau": 0.01, "granularity": granularity, "direction": direction}
@@ -53,7 +53,7 @@ def test_an_interrupted_search_goes_on_to_the_same_circuit_from_wherever_it_stop
 
 
 def test_a_resumed_search_repeats_no_test_of_a_finished_layer(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 1)
+    monkeypatch.setattr(known_module, "TESTS_BETWEEN_REFRESHES", 1)
     model = random_model(15, num_layers=3)
     images = random_images(model)
     discover(model, images, tau=0.01, journal=tmp_path / "journal")
@@ -80,7 +80,7 @@ def decision(sender, receiver):
 
 
 def test_the_search_over_edges_begins_anew_in_the_layer_where_that_over_nodes_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "TESTS_BETWEEN_REFRESHES", 1)
+    monkeypatch.setattr(known_module, "TESTS_BETWEEN_REFRESHES", 1)
     graph, path = Graph((1,), (4,)), tmp_path / "journal"
     over_nodes, over_edges = decision("m0", ALL_RECEIVERS), decision("embed", "m0")
     with Journal(graph, path, "key") as journal:

@@ -12,6 +12,7 @@ import torch
 
 from tests.circuit.oracle import brute_acdc, brute_kl, brute_logits, brute_metric, random_images, random_model
 from vitprune.circuit import Ablation, Graph, discover
+from vitprune.circuit.optimal import optimal_ablation
 
 # Of the combinations of the last four options those with an even sum: every three of them occur in every combination.
 CASES = [
@@ -176,7 +177,7 @@ def test_other_metrics_take_the_decisions_of_brute_force(metric):
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean"])
-@pytest.mark.parametrize("kind", ["mean", "zero", "resample", "noise"])
+@pytest.mark.parametrize("kind", ["mean", "zero", "optimal", "resample", "noise"])
 @pytest.mark.parametrize("granularity", ["edge", "node", "node-edge"])
 def test_denoising_takes_the_decisions_of_brute_force(granularity, kind, pooling):
     model = random_model(18, pooling=pooling, num_layers=2 + (kind == "zero"))
@@ -184,11 +185,12 @@ def test_denoising_takes_the_decisions_of_brute_force(granularity, kind, pooling
     ablation = {
         "mean": lambda: Ablation.mean(model, images),
         "zero": lambda: Ablation.zero(model),
+        "optimal": lambda: optimal_ablation(model, images, Graph.of(model), steps=20),
         "resample": lambda: Ablation.resample(model, random_images(model, count=3, seed=5)),
         "noise": lambda: Ablation.noise(model, 0.7, seed=3),
     }[kind]()
     graph = Graph.of(model, mlp_groups=2)
-    for metric in ("kl", "logit-difference"):
+    for metric in ("kl", "cross-entropy", "logit-difference", "accuracy") if granularity == "edge" else ("kl",):
         measure = None if metric == "kl" else brute_metric(metric, labels)
         options = {"graph": graph, "ablation": ablation, "granularity": granularity, "metric": metric}
         circuit = discover(model, images, labels=labels, tau=0.02, direction="denoising", **options)

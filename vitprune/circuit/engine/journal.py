@@ -1,8 +1,7 @@
 """The decisions of a search, written down as they are taken, so that an interrupted search goes on where it stopped.
 
-Everything that resuming needs is here: the key that tells one search from another, the file, the decisions that are
-known from it, and when the circuit is computed from scratch, which must happen at the same points in a resumed search.
-A ``Prefix`` does the same for decisions that are in memory.
+What resuming needs is here: the key that tells one search from another, the file, and the decisions that are known from
+it. The circuit must be computed from scratch at the same points in a resumed search.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 import torch
 from pydantic import ValidationError
 
 from vitprune.circuit.circuit import ALL_RECEIVERS, Decision
+from vitprune.circuit.engine.known import Known, Position, RefreshSchedule
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.problem import Problem
 from vitprune.core.compute.distributed import wait_for_all, world
@@ -32,57 +31,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2
 
-TESTS_BETWEEN_REFRESHES = 512
-"""After so many tests the circuit is computed from scratch at the start of the next layer."""
-
-Position = tuple[bool, int]
-"""Whether a search is deciding on nodes, and the layer where it is."""
-
 
 class ForeignDecision(Exception):
     """A journal holds a decision that the search does not come to; the search has to start afresh without it."""
-
-
-class RefreshSchedule:
-    """When a search computes its circuit from scratch, so that rounding errors do not add up."""
-
-    def __init__(self) -> None:
-        self._position: Position | None = None
-        self._tests = 0
-
-    def is_due(self, position: Position) -> bool:
-        """Whether a refresh is due before the next decision, which is at ``position``."""
-        if position == self._position:
-            return False
-        self._position = position
-        if self._tests < TESTS_BETWEEN_REFRESHES:
-            return False
-        self._tests = 0
-        return True
-
-    def count(self, decision: Decision) -> None:
-        """Take note of a decision."""
-        self._tests += decision.action != "unreachable"
-
-
-class Known(Protocol):
-    """The decisions that a search takes over without a test, and when it computes its circuit from scratch."""
-
-    def next_known(self) -> Decision | None:
-        """The next decision to take over, or None if all of them have been taken over."""
-
-    def record(self, decision: Decision) -> None:
-        """Take note of a decision, known or new."""
-
-    @property
-    def is_ahead_of_refresh(self) -> bool:
-        """Whether a refresh comes before the first new decision, so that known ones need no computation until then."""
-
-    def needs_refresh(self, position: Position) -> bool:
-        """Whether the circuit must be computed from scratch before the next decision, which is at ``position``."""
-
-    def needs_refresh_now(self) -> bool:
-        """Whether it must be before the first new decision, wherever that is."""
 
 
 class Journal(Known):
@@ -176,42 +127,6 @@ class Journal(Known):
     def needs_refresh_now(self) -> bool:
         """Never: a refresh that no uninterrupted search takes would change the last digits."""
         return False
-
-
-class Prefix(Known):
-    """Decisions with which a search begins. None is computed; the circuit that they lead to is, once."""
-
-    def __init__(self, decisions: Sequence[Decision] = ()) -> None:
-        self._decisions = decisions
-        self._next = 0
-        self._is_refreshed = not decisions
-        self._schedule = RefreshSchedule()
-
-    @property
-    def is_ahead_of_refresh(self) -> bool:
-        """True for all of them."""
-        return not self._is_refreshed
-
-    def next_known(self) -> Decision | None:
-        """The next of them."""
-        if self._next == len(self._decisions):
-            return None
-        self._next += 1
-        return self._decisions[self._next - 1]
-
-    def record(self, decision: Decision) -> None:
-        """Count the tests since the circuit was computed from scratch."""
-        if self._is_refreshed:
-            self._schedule.count(decision)
-
-    def needs_refresh(self, position: Position) -> bool:
-        """Whether a refresh is due, after the first."""
-        return self._schedule.is_due(position) and self._is_refreshed
-
-    def needs_refresh_now(self) -> bool:
-        """True once, after the last of them."""
-        needs, self._is_refreshed = not self._is_refreshed, True
-        return needs
 
 
 def search_key(problem: Problem, options: tuple[object, ...]) -> str:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vitprune.circuit.circuit import Decision
-from vitprune.circuit.engine.journal import Prefix
-from vitprune.circuit.engine.search import Search, evaluator_of
+from vitprune.circuit.engine.known import Prefix
+from vitprune.circuit.engine.run import evaluator_of
+from vitprune.circuit.engine.search import Search
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 _Branch = tuple[list[Decision], Tensor]

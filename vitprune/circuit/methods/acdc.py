@@ -28,7 +28,8 @@ from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit, Gate, OneDirection, scores_of_trace
 from vitprune.circuit.engine import samples as engine
-from vitprune.circuit.engine.search import Search, Settlement, evaluator_of, run_search
+from vitprune.circuit.engine.run import evaluator_of, run_search
+from vitprune.circuit.engine.search import Search, Settlement
 from vitprune.circuit.graph import Edge, Graph
 from vitprune.circuit.methods.method import OnSample, Searching, Watch
 from vitprune.circuit.problem import DiscoveryOptions, Problem
