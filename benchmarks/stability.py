@@ -4,14 +4,15 @@
 
 First, on the model of benchmarks/discovery_speed.py (1,108 edges), how long 100 bootstrap searches take together and
 one after the other. Then, for that model and for those of finished pipelines, how the Jaccard index grows with the
-number of images, and how much circuits of other orders and other draws differ, by the direction of the search. Every
-cell is kept in benchmarks/.work/stability, so that the benchmark can be stopped and goes on. Writes
-benchmarks/results/stability.md.
+number of images, and how much circuits of other orders and other draws differ, by the direction of the search; of other
+orders on planted models, too. Every cell is kept in benchmarks/.work/stability, so that the benchmark can be stopped
+and goes on. Writes benchmarks/results/stability.md.
 """
 
 import argparse
 import hashlib
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,13 +23,14 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from discovery_models import ROOT, WORK, machine, trained
+from planted import Planted, garden
 from torch import Tensor
 
 from vitprune.circuit import Ablation, Circuit, discover
 from vitprune.circuit.circuit import OneDirection
 from vitprune.circuit.methods import Watch, discovery_options
 from vitprune.circuit.methods.acdc import ACDC
-from vitprune.circuit.problem import DiscoveryOptions, Problem
+from vitprune.circuit.problem import Direction, DiscoveryOptions, Problem
 from vitprune.circuit.sample import normalised, training_sample
 from vitprune.circuit.stability import LEVEL, Stability, agreement, bootstrap, mean_over_pairs, verdict
 from vitprune.core.model import load_model
@@ -45,7 +47,7 @@ CPU = torch.device("cpu")
 class Given:
     """A model, images to search on, others on which circuits are compared, and the options of the search.
 
-    ``sizes`` are numbers of images, of which ``headline`` gets the most samples.
+    ``sizes`` are numbers of images, the first ones, whose classes must be mixed; ``headline`` gets the most samples.
     """
 
     name: str
@@ -165,6 +167,51 @@ def spread(given: Given, masks: Tensor) -> str:
     )
 
 
+def orders_of_planted(each: Planted) -> dict[str, dict[str, float]]:
+    """Edges that differ between circuits of other orders, on average, by direction, and how many edges are wrong."""
+    found = {}
+    for direction in get_args(Direction):
+        masks = torch.stack(
+            [
+                discover(
+                    each.model,
+                    each.images,
+                    graph=each.graph,
+                    ablation=each.ablation,
+                    tau=1e-3,
+                    direction=direction,
+                    order=order,
+                ).keep_mask
+                for order in range(RUNS)
+            ]
+        )
+        kept = masks.flatten(1).double()
+        differing = kept.sum(dim=1)[:, None] + kept.sum(dim=1) - 2 * kept @ kept.T
+        wrong = (masks ^ each.graph.mask_of(list(each.true_edges))).flatten(1).sum(dim=1).double().mean()
+        found[direction] = {"differing": mean_over_pairs(differing).mean, "wrong": float(wrong)}
+    return found
+
+
+def planted_lines() -> list[str]:
+    """Other orders on planted models, in which some parts can stand in for others."""
+    every = garden()
+    cells = [cached(f"planted orders {each.name}", lambda each=each: orders_of_planted(each)) for each in every]
+    lines = [
+        f"## Planted, {len(every)} models, τ = 0.001, edges",
+        "",
+        f"Between two of {RUNS} circuits of other orders, and between a circuit and the planted one; mean over the "
+        "models of benchmarks/planted.py, and the worst of them.",
+        "",
+        "| direction | edges that differ | worst | edges that are wrong | worst |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for direction in get_args(Direction):
+        columns = [[cell[direction][what] for cell in cells] for what in ("differing", "wrong")]
+        shown = (f"{statistics.mean(values):.2f} | {max(values):.2f}" for values in columns)
+        lines.append(f"| {direction} | {' | '.join(shown)} |")
+    return [*lines, ""]
+
+
 def interval(estimate: dict[str, float], digits: int) -> str:
     return f"{estimate['mean']:.{digits}f} ({estimate['low']:.{digits}f}–{estimate['high']:.{digits}f})"
 
@@ -222,6 +269,7 @@ def main() -> None:
         f"together, {seconds['alone']:.0f} s one after the other, {seconds['alone'] / seconds['together']:.2f}×.",
         "",
     ]
+    lines += planted_lines()
     for given in (model, *map(pipeline, arguments.pipeline)):
         lines += table_of(given)
         TARGET.write_text("\n".join(lines).rstrip() + "\n")
