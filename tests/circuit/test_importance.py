@@ -44,7 +44,11 @@ def test_a_search_ranks_its_own_edges_first(tmp_path):
     model = random_model(62)
     circuit = discover(model, random_images(model), tau=0.02)
     write_importance(tmp_path / "scores.json", circuit, model.config)
-    assert torch.equal(read_importance(tmp_path / "scores.json", circuit.graph), ranking_of(circuit))
+    scores = read_importance(tmp_path / "scores.json", circuit.graph)
+    assert torch.equal(scores, ranking_of(circuit))
+    kept, others = scores[circuit.keep_mask], scores[circuit.graph.all_edges & ~circuit.keep_mask]
+    assert kept.min() >= 1 >= others.max()
+    assert others.min() < 0  # to remove some edges helped
 
 
 @pytest.mark.fault("a file of scores for another model, or none at all", "the edge or the file is named")

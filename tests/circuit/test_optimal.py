@@ -56,6 +56,18 @@ def test_a_constant_is_where_no_small_step_lowers_the_cost():
         assert (costs(model, images, graph, moved)[1:3] > best[1:3] - 1e-9).all()
 
 
+def test_of_one_image_the_constant_is_its_own_mean_and_the_model_gets_no_gradients():
+    model = random_model(54)
+    images = random_images(model, count=1)
+    found = optimal_ablation(model, images, Graph.of(model), steps=3)
+    mean = Ablation.mean(model, images)
+    for one, other in zip(
+        (found.embed, *found.heads, *found.neurons), (mean.embed, *mean.heads, *mean.neurons), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_a_search_takes_the_decisions_of_brute_force_and_folds_like_a_mean(tmp_path):
     model = random_model(53, scale=15.0)
     images = random_images(model, count=6)

@@ -197,6 +197,16 @@ def test_a_verdict_needs_the_level(share, expected):
     assert verdict(share) == expected
 
 
+def test_a_threshold_of_one_image_is_no_matter_of_rounding():
+    model = random_model(40)
+    images = random_images(model, count=20)
+    labels = (model(images).argmax(dim=1) + (torch.arange(20) % 5 == 0)) % 3
+    problem = Problem.of(model, images, labels=labels)
+    options = DiscoveryOptions(tau=1 / 20, metric="accuracy")
+    found = bootstrap(problem, options=options, samples=30)
+    assert found.masks.any()
+
+
 def test_one_sample_says_nothing_about_stability():
     model = random_model(38)
     with pytest.raises(CircuitError, match="at least two samples, got 1"):

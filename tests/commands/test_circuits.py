@@ -61,6 +61,22 @@ def test_stability_repeats_the_search_as_often_as_asked(asked):
     )
 
 
+@pytest.mark.fault("params of another search than that of the circuit", "stability names the first that differs")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tau": 0.5}, "was found with acdc.tau 1e-09, but params say 0.5"),
+        ({"mlp_groups": 4}, "was found with acdc.mlp_groups 2, but params say 4"),
+        ({"direction": "both"}, "was found with acdc.direction noising, but params say denoising and noising"),
+        ({"method": "eap-ig"}, "was found with acdc.method acdc-node, but params say eap-ig"),
+    ],
+)
+def test_the_stability_of_a_circuit_is_that_of_its_own_search(asked, tmp_path, changes, message):
+    folder = shutil.copytree(asked, tmp_path / "project")
+    ask(folder, **changes)
+    assert_one_sentence(run_command("stability", folder=folder), message)
+
+
 def test_images_that_a_file_names_are_searched_and_circuits_compared(asked, tmp_path):
     folder = shutil.copytree(asked, tmp_path / "project")
     shutil.copytree(folder / "models/circuit", folder / "three-or-eight")
@@ -130,7 +146,9 @@ def test_scores_go_out_and_come_back(asked):
     assert "CPR" in done.stdout
     done = run_command("importance", "scores.json", "--metrics", "again.json", folder=asked)
     assert done.returncode == 0, done.stderr
+    stage = json.loads((asked / "metrics/acdc.json").read_text())["faithfulness"]["common_scale"]["found"]
     own, again = (json.loads((asked / name).read_text()) for name in ("own.json", "again.json"))
     assert own == again
+    assert {name: own[name] for name in ("cpr", "cmd")} == pytest.approx(stage)
     assert [point["share"] for point in own["curve"]][:2] == [0.001, 0.002]
     assert_one_sentence(run_command("importance", "params.yaml", folder=asked), "params.yaml: is not a file of scores")

@@ -11,7 +11,8 @@ import yaml
 
 from tests.pruning.speeds import take_speeds_from_shapes
 from tests.training.conftest import ALL_AUGMENTATION, PREPROCESSING, random_split, recipe, tiny_model, train_tiny
-from vitprune.circuit import Ablation, discover
+from vitprune.circuit import Ablation, Graph, discover
+from vitprune.circuit.optimal import optimal_ablation
 from vitprune.core.compute.distributed import gathered, join, world
 from vitprune.core.compute.launch import started_rank
 from vitprune.core.model import SavedModel
@@ -53,6 +54,7 @@ def discovery(folder: Path) -> None:
         for parameter in model.parameters():
             parameter.mul_(3)
     ablation = Ablation.mean(model, images)
+    optimal = optimal_ablation(model, images, Graph.of(model), steps=9)
     noise = Ablation.noise(model, 1.0, seed=0)
     circuits = {
         "acdc": discover(model, images, tau=0.01, ablation=ablation, journal=folder / "journal"),
@@ -62,6 +64,9 @@ def discovery(folder: Path) -> None:
         "hybrid": discover(model, images, "hybrid", tau=0.01, ablation=ablation),
         "eap": discover(model, images, "eap", num_edges=20, ablation=ablation),
         "eap-ig": discover(model, images, "eap-ig", num_edges=20, ablation=ablation),
+        "edge-pruning": discover(model, images, "edge-pruning", num_edges=20, ablation=ablation),
+        "both": discover(model, images, tau=0.01, ablation=ablation, direction="both"),
+        "optimal": discover(model, images, tau=0.01, ablation=optimal),
         "activation": discover(model, images, "activation", num_edges=20, ablation=ablation),
     }
     if world().is_main:

@@ -29,8 +29,7 @@ def write_importance(path: Path, circuit: Circuit, config: ViTConfig) -> None:
 
     The scores of a search rank its own edges before all others.
     """
-    graph = circuit.graph
-    scores = ranking_of(circuit) if circuit.trace or circuit.scores is None else circuit.scores.nan_to_num(0.0)
+    graph, scores = circuit.graph, ranking_of(circuit)
     edges = {
         _edge_name(edge): {"score": float(scores[index]), "in_graph": bool(circuit.keep_mask[index])}
         for edge in graph.edges

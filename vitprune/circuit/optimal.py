@@ -38,8 +38,21 @@ def optimal_ablation(
     ``Ablation.mean`` does.
     """
     mean = Ablation.mean(model, images)
+
+    def learn() -> Ablation:
+        return _on(_learn(model, images, graph, mean, steps, seed, learning_rate), torch.device("cpu"))
+
     # Ranks must not drift apart, so that one of them learns for all.
-    return from_main(lambda: _learn(model, images, graph, mean, steps, seed, learning_rate))
+    return _on(from_main(learn), images.device)
+
+
+def _on(ablation: Ablation, device: torch.device) -> Ablation:
+    return replace(
+        ablation,
+        embed=ablation.embed.to(device),
+        heads=tuple(heads.to(device) for heads in ablation.heads),
+        neurons=tuple(neurons.to(device) for neurons in ablation.neurons),
+    )
 
 
 def _learn(
@@ -60,8 +73,9 @@ def _learn(
             outcome = _without(model, images[chosen.to(images.device)], graph, constants, nodes)
             part = Reference.of(logits[chosen.to(logits.device)])
             loss = kl(outcome, part).mean()
-            optimiser.zero_grad()
-            loss.backward()
+            gradients = torch.autograd.grad(loss, shifts, allow_unused=True)
+        for shift, gradient in zip(shifts, gradients, strict=True):
+            shift.grad = gradient
         optimiser.step()
         schedule.step()
     learned = [value + scale * shift.detach() for value, scale, shift in zip(means, scales, shifts, strict=True)]
@@ -75,7 +89,7 @@ def _learn(
     )
     for node in range(len(graph.senders)):
         costs = [_cost(model, images, graph, values, node, reference) for values in (means, learned)]
-        if costs[0] < costs[1]:
+        if not costs[1] <= costs[0]:
             _put_back(result, mean, graph, graph.senders[node])
     return result
 
@@ -88,7 +102,7 @@ def _observe(model: ViT, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     check_finite(logits)
     first = batches[0][1]
     values = [first.embed, *first.heads, *first.neurons]
-    return logits, [value.std(dim=0).mean() if value.numel() else value.new_ones(()) for value in values]
+    return logits, [value.std(dim=0, correction=0).mean() if value.numel() else value.new_ones(()) for value in values]
 
 
 def _without(model: ViT, images: Tensor, graph: Graph, constants: list[Tensor], nodes: list[int]) -> Tensor:

@@ -28,11 +28,16 @@ def top_edges(graph: Graph, scores: Tensor, count: int, *, is_signed: bool = Fal
 
 
 def ranking_of(circuit: Circuit) -> Tensor:
-    """Scores ``(receivers, senders)`` that rank the circuit's edges before all others, each part by its own scores."""
-    importance = torch.zeros(circuit.graph.all_edges.shape, dtype=torch.float64)
-    if circuit.scores is not None:
-        importance = circuit.scores.nan_to_num(0.0).abs()
-    return importance / importance.max().clamp_min(1e-300) + circuit.keep_mask
+    """Scores ``(receivers, senders)`` of all edges, signed: those of a ranking, or what ranks a search's edges first.
+
+    The tested changes of a search, scaled to at most 1, rank the edges of its circuit, which get 2 more, and the rest.
+    """
+    if circuit.scores is None:
+        return circuit.keep_mask.double()
+    scores = circuit.scores.nan_to_num(0.0)
+    if not circuit.trace:
+        return scores
+    return scores / scores.abs().max().clamp_min(1e-300) + 2 * circuit.keep_mask
 
 
 def circuit_of_scores(

@@ -34,7 +34,7 @@ def importance(
     saved = load_for(circuit / "model", options, packed, device)
     found = load_circuit(circuit, device)
     ranking = ranking_of(found) if scores is None else read_importance(scores, found.graph)
-    scored = score_ranking(packed, saved, found, ranking, device)
+    scored = score_ranking(packed, saved, found, ranking, options.acdc, device)
     show_table(importance_table(scored.scale, scored.curve, len(found.graph.edges)))
     if metrics is not None:
         write_json(metrics, scored.as_metrics())

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.faithfulness import SHARES, CommonScale, Faithfulness, FaithfulnessMeter
-from vitprune.circuit.sample import normalised
+from vitprune.circuit.options import AcdcOptions
+from vitprune.circuit.sample import validation_sample
 from vitprune.core.model import SavedModel
 from vitprune.core.packed import PackedData
 from vitprune.recipes.acdc import CURVE_IMAGES
@@ -31,10 +31,17 @@ class ScoredRanking:
 
 
 def score_ranking(
-    packed: PackedData, saved: SavedModel, circuit: Circuit, scores: Tensor, device: torch.device
+    packed: PackedData,
+    saved: SavedModel,
+    circuit: Circuit,
+    scores: Tensor,
+    options: AcdcOptions,
+    device: torch.device,
 ) -> ScoredRanking:
-    """Measure a ranking by ``scores (receivers, senders)`` on validation images, with the circuit's ablation."""
-    chosen = np.arange(min(CURVE_IMAGES, len(packed.val)))
-    images, labels = normalised(packed.val, chosen, saved.preprocessing, device)
-    meter = FaithfulnessMeter(saved.model, images, labels, circuit)
+    """Measure a ranking by ``scores (receivers, senders)`` with the circuit's ablation.
+
+    The images are validation images, of the classes that ``options`` name if there are such.
+    """
+    sample = validation_sample(packed, saved.preprocessing, options, device, CURVE_IMAGES)
+    meter = FaithfulnessMeter(saved.model, sample.images, sample.labels, circuit, sample.rivals)
     return ScoredRanking(scale=meter.common_scale(scores), curve=meter.curve(scores, SHARES))

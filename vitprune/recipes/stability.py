@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit
 from vitprune.circuit.discovery import problem_by_params
-from vitprune.circuit.methods import discovery_options
+from vitprune.circuit.methods import Searching, discovery_options, method_named
+from vitprune.circuit.methods.acdc import ACDC, directions_of
 from vitprune.circuit.options import AcdcOptions
 from vitprune.circuit.sample import question_sample, validation_sample
 from vitprune.circuit.stability import (
@@ -26,6 +27,7 @@ from vitprune.circuit.stability import (
 )
 from vitprune.core.model import SavedModel
 from vitprune.core.packed import PackedData
+from vitprune.errors import CircuitError
 
 AGREEMENT_IMAGES = 256
 """Validation images on which the predictions of the samples' circuits are compared."""
@@ -62,8 +64,9 @@ def find_stability(
     """Repeat the search that found ``circuit`` in ``saved``, whose neurons are sorted, on bootstrap samples.
 
     ``chosen`` are the training images to search on, if ``acdc.images`` names them. Raises CircuitError as the method
-    does.
+    does, and if the circuit was found by other options.
     """
+    _check_found_by(circuit, options)
     device = next(saved.model.parameters()).device
     sample = question_sample(packed, saved.preprocessing, options, device, chosen)
     problem = problem_by_params(options, saved.model, sample, circuit.ablation)
@@ -80,6 +83,29 @@ def find_stability(
     return FoundStability(
         stability=found, agreement=agreeing, metrics=_metrics(found, agreeing, circuit.keep_mask, options, len(shown))
     )
+
+
+def _check_found_by(circuit: Circuit, options: AcdcOptions) -> None:
+    """CircuitError unless the circuit was found by these options, as far as it says how it was found."""
+    wanted, method = discovery_options(options), method_named(options.method)
+    is_search = isinstance(method, Searching)
+    found = {
+        "method": (circuit.method, f"{method.name}-{options.granularity}" if is_search else method.name),
+        "tau": (circuit.tau, wanted.tau),
+        "metric": (circuit.metric, method.with_metric(wanted).metric),
+        "split_qkv": (circuit.graph.split_qkv, options.split_qkv),
+        "mlp_groups": (circuit.graph.mlp_groups, options.mlp_groups),
+        "ablation": (circuit.ablation.kind, options.ablation),
+    }
+    if method is ACDC:
+        directions = sorted({decision.direction for decision in circuit.trace})
+        found["direction"] = (" and ".join(directions), " and ".join(sorted(directions_of(wanted))))
+    for name, (mine, asked) in found.items():
+        if mine != asked:
+            raise CircuitError(
+                f"the circuit was found with acdc.{name} {mine}, but params say {asked}: use the params it was found "
+                "with, or run the acdc stage again"
+            )
 
 
 def _metrics(

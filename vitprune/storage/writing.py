@@ -163,10 +163,14 @@ def _blamed_on(target: Path, partial: Path | None = None) -> Iterator[None]:
     """Turn an OSError into a StorageError that names the file at fault.
 
     While the caller writes ``partial``, the target is at fault only if the error names a file of ``partial``, or names
-    none and the disk is full or broken.
+    none and the disk is full or broken. A file within a folder that is written is named as it would be in the target.
     """
     try:
         yield
+    except StorageError as error:
+        if partial is None or str(partial) not in str(error):
+            raise
+        raise StorageError(str(error).replace(str(partial), str(target))) from error
     except VitpruneError:
         raise
     except OSError as error:

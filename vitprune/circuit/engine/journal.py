@@ -50,6 +50,8 @@ class Journal(Known):
     Raises CircuitError if the file cannot be read or written.
     """
 
+    may_be_foreign = True
+
     def __init__(self, graph: Graph, path: Path | None = None, key: str = "", *, is_afresh: bool = False) -> None:
         self._path = path
         self._file: IO[str] | None = None

@@ -37,7 +37,12 @@ class RefreshSchedule:
 
 
 class Known(Protocol):
-    """The decisions that a search takes over without a test, and when it computes its circuit from scratch."""
+    """The decisions that a search takes over without a test, and when it computes its circuit from scratch.
+
+    Those that ``may_be_foreign`` are checked by their figures.
+    """
+
+    may_be_foreign: bool
 
     def next_known(self) -> Decision | None:
         """The next decision to take over, or None if all of them have been taken over."""
@@ -57,7 +62,13 @@ class Known(Protocol):
 
 
 class Prefix(Known):
-    """Decisions with which a search begins. None is computed; the circuit that they lead to is, once."""
+    """Decisions with which a search begins. None is computed; the circuit that they lead to is, once.
+
+    They come from a search of this run. Their figures are means over other samples, which rounding may put on the other
+    side of τ.
+    """
+
+    may_be_foreign = False
 
     def __init__(self, decisions: Sequence[Decision] = ()) -> None:
         self._decisions = decisions

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from vitprune.circuit.circuit import Decision
 from vitprune.circuit.engine.evaluator import IncrementalEvaluator
 from vitprune.circuit.engine.journal import ForeignDecision, Journal, search_key
 from vitprune.circuit.engine.phase import SearchProgress
@@ -15,6 +17,15 @@ from vitprune.circuit.engine.search import Search, Settlement
 from vitprune.circuit.problem import DiscoveryOptions, Problem
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Searched:
+    """What is left of a search: the mask ``(receivers, senders)`` it keeps, its decisions, the full model's logits."""
+
+    keep_mask: Tensor
+    trace: tuple[Decision, ...]
+    full_logits: Tensor
 
 
 def run_search(
@@ -26,8 +37,8 @@ def run_search(
     key_options: tuple[object, ...] = (),
     on_progress: Callable[[SearchProgress], None] | None = None,
     journal: Path | None = None,
-) -> Search:
-    """Search from the full graph, over nodes, edges, or nodes and then edges; returns the finished search.
+) -> Searched:
+    """Search from the full graph, over nodes, edges, or nodes and then edges; what is left of it is returned.
 
     ``options`` have a tau, a metric and one direction. A ``settlement`` is applied before the search over edges. With
     ``journal``, decisions are written to that file and an interrupted search goes on from there, if it had the same
@@ -61,12 +72,13 @@ def _searched(
     settlement: Settlement | None,
     journal: Journal,
     on_progress: Callable[[SearchProgress], None] | None,
-) -> Search:
+) -> Searched:
     """Search, taking the decisions that the journal knows."""
     assert options.tau is not None
     search = Search(evaluator_of(problem, options), options, journal, on_progress)
     search.run(settlement)
-    return search
+    evaluator = search.evaluator
+    return Searched(keep_mask=evaluator.keep_mask, trace=tuple(search.trace), full_logits=evaluator.full_logits)
 
 
 def evaluator_of(

@@ -18,6 +18,7 @@ from vitprune.circuit.engine.known import Prefix
 from vitprune.circuit.engine.run import evaluator_of
 from vitprune.circuit.engine.search import Search
 from vitprune.circuit.problem import DiscoveryOptions, Problem
+from vitprune.core.compute.distributed import world
 
 _Branch = tuple[list[Decision], Tensor]
 """Decisions with which a search begins, and the samples that have taken them."""
@@ -36,6 +37,9 @@ def search_samples(
         # The branch that was put off last shares the least with the others; so few of them wait at a time.
         decisions, members = branches.pop()
         shown = samples[members].any(dim=0).nonzero().flatten()
+        if len(shown) < world().size:
+            # Each rank needs an image; some then count in no sample.
+            shown = torch.arange(samples.shape[1])
         evaluator = evaluator_of(problem.on(shown.tolist()), options, samples=samples[members][:, shown])
         search = Search(evaluator, options, Prefix(decisions), on_split=partial(_put_off, branches, members))
         search.run()

@@ -152,7 +152,8 @@ class Search:
         """Decide on the first candidate of a group, and on those after it that can be evaluated with it."""
         known = self._known.next_known()
         if known is not None:
-            self._check_known(group[0], known, is_live=live[0])
+            if self._known.may_be_foreign:
+                self._check_known(group[0], known, is_live=live[0])
             return [self._repeat(group[0], known)]
         if self._known.needs_refresh_now():
             self.evaluator.refresh()

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from vitprune.circuit.circuit import Circuit, Gate, OneDirection, scores_of_trace
 from vitprune.circuit.engine import samples as engine
-from vitprune.circuit.engine.run import evaluator_of, run_search
-from vitprune.circuit.engine.search import Search, Settlement
+from vitprune.circuit.engine.run import Searched, evaluator_of, run_search
+from vitprune.circuit.engine.search import Settlement
 from vitprune.circuit.graph import Edge, Graph
 from vitprune.circuit.methods.method import OnSample, Searching, Watch
 from vitprune.circuit.problem import DiscoveryOptions, Problem
@@ -65,8 +65,7 @@ def search(
         )
         for direction in directions_of(options)
     ]
-    masks = [search.evaluator.keep_mask for search in found]
-    keep_mask = torch.stack(masks).any(dim=0)
+    keep_mask = torch.stack([search.keep_mask for search in found]).any(dim=0)
     trace = tuple(decision for search in found for decision in search.trace)
     circuit = Circuit(
         graph=problem.graph,
@@ -80,7 +79,7 @@ def search(
         gates=gates_of(problem, options, keep_mask) if options.direction == "both" else None,
         trace=trace,
     )
-    return circuit.measured(problem.model, problem.images, found[0].evaluator.full_logits)
+    return circuit.measured(problem.model, problem.images, found[0].full_logits)
 
 
 def search_samples(problem: Problem, options: DiscoveryOptions, samples: Tensor, on_sample: OnSample) -> None:
@@ -106,7 +105,7 @@ def journal_of(journal: Path, direction: OneDirection) -> Path:
     return journal if direction == "noising" else journal.with_name(f"{journal.stem}-denoising{journal.suffix}")
 
 
-def _scores(graph: Graph, found: list[Search]) -> Tensor:
+def _scores(graph: Graph, found: list[Searched]) -> Tensor:
     """The change of the metric for each tested edge; the larger one if it was tested in both directions."""
     scores = torch.stack([scores_of_trace(graph, search.trace) for search in found])
     largest = scores.nan_to_num(-math.inf).amax(dim=0)
@@ -115,17 +114,23 @@ def _scores(graph: Graph, found: list[Search]) -> Tensor:
 
 def gates_of(problem: Problem, options: DiscoveryOptions, keep_mask: Tensor) -> dict[Edge, Gate]:
     """What the edges of a circuit are, as far as they have an effect of at least τ alone."""
+    needed = _changes_alone(problem, replace(options, direction="noising"), keep_mask, keep_mask)
+    restoring = _changes_alone(problem, replace(options, direction="denoising"), problem.graph.all_edges, keep_mask)
     assert options.tau is not None
-    taking = evaluator_of(problem, replace(options, direction="noising"), keep_mask=keep_mask)
-    restoring = evaluator_of(problem, replace(options, direction="denoising"))
-    gates = {}
-    for place, edge in zip(torch.nonzero(keep_mask).tolist(), problem.graph.named(keep_mask), strict=True):
-        alone = [[(place[0], place[1])]]
-        is_needed = float(taking.damage_without(alone)[0] - taking.damage) >= options.tau
-        restores = float(restoring.damage - restoring.damage_without(alone)[0]) >= options.tau
-        if is_needed or restores:
-            gates[edge] = GATES[is_needed, restores]
-    return gates
+    effects = zip(needed, restoring, strict=True)
+    decided = [(growth >= options.tau, -growth_restored >= options.tau) for growth, growth_restored in effects]
+    return {
+        edge: GATES[effect] for edge, effect in zip(problem.graph.named(keep_mask), decided, strict=True) if any(effect)
+    }
+
+
+def _changes_alone(problem: Problem, options: DiscoveryOptions, circuit: Tensor, edges: Tensor) -> list[float]:
+    """By how much the metric of a circuit grows without each edge of the mask ``edges`` alone."""
+    evaluator = evaluator_of(problem, options, keep_mask=circuit)
+    return [
+        float(evaluator.damage_without([[(row, column)]])[0] - evaluator.damage)
+        for row, column in torch.nonzero(edges).tolist()
+    ]
 
 
 ACDC = Searching(name="acdc", directions=("noising", "denoising", "both"), search=search, search_samples=search_samples)

@@ -38,18 +38,19 @@ TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 
 def scores(problem: Problem, options: DiscoveryOptions) -> Tensor:
     """The chance that each edge's gate is open, ``(receivers, senders)``."""
+    ranking = EAP_IG.scores(problem, options)
     # Ranks must not drift apart, so that one of them learns for all.
-    return from_main(lambda: _learn(problem, options))
+    return from_main(lambda: _learn(problem, options, ranking))
 
 
-def _learn(problem: Problem, options: DiscoveryOptions) -> Tensor:
+def _learn(problem: Problem, options: DiscoveryOptions, ranking: Tensor) -> Tensor:
     assert options.metric is not None
     model, images, graph = problem.model, problem.images, problem.graph
     levels, metric, edges = Levels(model, graph), metric_named(options.metric), graph.all_edges
     count = int(edges.sum())
     target = (options.num_edges or math.ceil(SHARE * count)) / count
     generator = torch.Generator().manual_seed(options.seed)
-    logits = _starting_logits(problem, options, round(target * count))
+    logits = OPEN * top_edges(graph, ranking, round(target * count)).double()
     logits.requires_grad_()
     multipliers = torch.zeros(2, dtype=logits.dtype, requires_grad=True)
     groups: list[dict[str, Any]] = [{"params": [logits]}, {"params": [multipliers], "maximize": True}]
@@ -72,11 +73,6 @@ def _learn(problem: Problem, options: DiscoveryOptions) -> Tensor:
             loss.backward()
         optimiser.step()
     return _open_chance(logits.detach()) * edges
-
-
-def _starting_logits(problem: Problem, options: DiscoveryOptions, count: int) -> Tensor:
-    ranking = EAP_IG.scores(problem, options)
-    return OPEN * top_edges(problem.graph, ranking, count).double()
 
 
 def _gates(logits: Tensor, generator: torch.Generator, graph: Graph) -> Tensor:
