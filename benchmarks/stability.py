@@ -156,13 +156,18 @@ def circuits(given: Given, direction: OneDirection, what: str) -> Tensor:
     return torch.stack(masks)
 
 
+def differing(masks: Tensor) -> Tensor:
+    """How many edges two circuits do not share, ``(n, n)``, from their masks ``(n, receivers, senders)``."""
+    kept = masks.flatten(1).double()
+    return kept.sum(dim=1)[:, None] + kept.sum(dim=1) - 2 * kept @ kept.T
+
+
 def spread(given: Given, masks: Tensor) -> str:
     """How many edges circuits keep, how many differ between two of them, and their Jaccard index."""
-    kept = masks.flatten(1).double()
-    differing = kept.sum(dim=1)[:, None] + kept.sum(dim=1) - 2 * kept @ kept.T
+    kept = masks.flatten(1).sum(dim=1).double()
     jaccard = Stability(graph=given.problem.graph, masks=masks).jaccard
     return (
-        f"{float(kept.sum(dim=1).mean()):.0f} | {interval(vars(mean_over_pairs(differing)), 1)} | "
+        f"{float(kept.mean()):.0f} | {interval(vars(mean_over_pairs(differing(masks))), 1)} | "
         f"{interval(vars(mean_over_pairs(jaccard)), 3)}"
     )
 
@@ -185,10 +190,8 @@ def orders_of_planted(each: Planted) -> dict[str, dict[str, float]]:
                 for order in range(RUNS)
             ]
         )
-        kept = masks.flatten(1).double()
-        differing = kept.sum(dim=1)[:, None] + kept.sum(dim=1) - 2 * kept @ kept.T
         wrong = (masks ^ each.graph.mask_of(list(each.true_edges))).flatten(1).sum(dim=1).double().mean()
-        found[direction] = {"differing": mean_over_pairs(differing).mean, "wrong": float(wrong)}
+        found[direction] = {"differing": mean_over_pairs(differing(masks)).mean, "wrong": float(wrong)}
     return found
 
 

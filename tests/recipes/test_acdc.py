@@ -1,3 +1,6 @@
+from contextlib import contextmanager
+from functools import partial
+
 import pytest
 import torch
 
@@ -41,6 +44,22 @@ def test_what_it_finds_is_what_pruning_by_a_circuit_takes(found, packed, baselin
     pruned = prune(packed, baseline, CircuitModel(found.circuit, found.saved), OPTIONS.prune, 1, CPU)
     assert sum(pruned.saved.model.config.layer_heads) == pruned.metrics["heads"]["kept"]
     assert pruned.metrics["heads"]["kept"] == found.metrics["heads"]["kept"]
+
+
+def test_only_one_piece_of_work_is_shown_at_a_time(packed, baseline):
+    shown, callbacks = [], []
+
+    @contextmanager
+    def watching(name):
+        shown.append(f"{name} begins")
+        yield lambda *_: callbacks.append(name)
+        shown.append(f"{name} ends")
+
+    watches = {f"watch_{name}": partial(watching, name) for name in ("search", "samples")}
+    find_circuit(packed, baseline, OPTIONS.acdc, CPU, **watches)
+    assert shown == ["search begins", "search ends", "samples begins", "samples ends"]
+    assert callbacks.count("samples") == 3
+    assert set(callbacks) == {"search", "samples"}
 
 
 def test_bootstrap_samples_say_which_edges_are_undecided(found, packed, baseline):

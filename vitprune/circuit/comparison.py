@@ -21,9 +21,19 @@ class Comparison:
 
     @property
     def jaccard(self) -> float:
-        """The Jaccard index of the edges: 1 if both keep the same, 0 if they share none."""
-        either = int((self.shared | self.first | self.second).sum())
-        return int(self.shared.sum()) / either if either else 1.0
+        """The Jaccard index of the edges."""
+        return float(jaccard((self.shared | self.first)[None], (self.shared | self.second)[None]))
+
+
+def jaccard(first: Tensor, second: Tensor) -> Tensor:
+    """The Jaccard index of each of n masks with each of m, ``(n, …), (m, …) -> (n, m)``.
+
+    It is 1 if both keep the same, even nothing, and 0 if they share nothing.
+    """
+    kept, others = (masks.flatten(1).double() for masks in (first, second))
+    both = kept @ others.T
+    either = kept.sum(dim=1)[:, None] + others.sum(dim=1) - both
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0)
 
 
 def compare(first: Circuit, second: Circuit) -> Comparison:

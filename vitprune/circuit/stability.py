@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitprune.circuit.circuit import Circuit
+from vitprune.circuit.comparison import jaccard
 from vitprune.circuit.graph import Graph
 from vitprune.circuit.methods import method_named
 from vitprune.circuit.problem import DiscoveryOptions, Problem
@@ -70,17 +71,12 @@ class Stability:
 
     @cached_property
     def jaccard(self) -> Tensor:
-        """The Jaccard index of the edges that two circuits keep, ``(n, n)``; 1 if they are the same."""
-        kept = self.masks.flatten(1).double()
-        both = kept @ kept.T
-        either = kept.sum(dim=1)[:, None] + kept.sum(dim=1) - both
-        return torch.where(either > 0, both / either.clamp_min(1), 1.0)
+        """The Jaccard index of the edges that two circuits keep, ``(n, n)``."""
+        return jaccard(self.masks, self.masks)
 
     def jaccard_with(self, keep_mask: Tensor) -> float:
         """The mean Jaccard index with another circuit, such as that of all images."""
-        both = (self.masks & keep_mask).flatten(1).sum(dim=1).double()
-        either = (self.masks | keep_mask).flatten(1).sum(dim=1)
-        return float(torch.where(either > 0, both / either.clamp_min(1), 1.0).mean())
+        return float(jaccard(self.masks, keep_mask[None]).mean())
 
 
 def verdict(frequency: float, level: float = LEVEL) -> Verdict:

@@ -1,6 +1,7 @@
 """``vitprune acdc``: the circuit of a trained model."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -46,17 +47,22 @@ def acdc(
     check_targets(files=files, folders=[out])
     packed = open_data(data, options)
     saved, chosen = load_for(baseline, options, packed, device), chosen_images(options.acdc, data)
-    with search_progress(options.acdc.method) as on_progress, progress("bootstrap", "samples") as on_sample:
-        found = find_circuit(
-            packed, saved, options.acdc, device,
-            chosen=chosen, on_progress=on_progress, on_sample=on_sample, journal=journal,
-        )  # fmt: skip
+    found = find_circuit(
+        packed,
+        saved,
+        options.acdc,
+        device,
+        chosen=chosen,
+        watch_search=partial(search_progress, options.acdc.method),
+        watch_samples=partial(progress, "bootstrap", "samples"),
+        journal=journal,
+    )
     if not world().is_main:
         return
-    with atomic_folder(out) as partial:
-        found.circuit.write_files(partial)
-        save_model(partial / "model", found.saved)
-        write_unwatched(partial, "acdc", {"acdc.images": options.acdc.images})
+    with atomic_folder(out) as folder:
+        found.circuit.write_files(folder)
+        save_model(folder / "model", found.saved)
+        write_unwatched(folder, "acdc", {"acdc.images": options.acdc.images})
     write_faithfulness(faithfulness, found.curves, found.point, found.circuit.method)
     circuit = found.circuit
     edges, is_searched = len(circuit.graph.edges), bool(circuit.trace)

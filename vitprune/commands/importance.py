@@ -24,11 +24,14 @@ def importance(
     from vitprune.circuit.ranking import ranking_of
     from vitprune.commands.inputs import load_circuit, load_for, open_data, open_params
     from vitprune.commands.terminal import show_table
+    from vitprune.core.compute.distributed import world
     from vitprune.recipes.importance import score_ranking
     from vitprune.report.importance import importance_table
     from vitprune.storage import check_targets, write_json
 
     options, device = open_params(params)
+    if not world().is_main:
+        return
     check_targets(files=[path for path in (out, metrics) if path is not None])
     packed = open_data(data, options)
     saved = load_for(circuit / "model", options, packed, device)

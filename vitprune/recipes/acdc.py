@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ from vitprune.recipes.stability import FoundStability, find_stability
 CURVE_IMAGES = 256
 """Validation images on which circuits of many sizes are measured."""
 
+WatchSearch = Callable[[], AbstractContextManager[Callable[[SearchProgress], None] | None]]
+WatchSamples = Callable[[], AbstractContextManager[Callable[[int, int], None] | None]]
+"""Context managers that yield the callback for the progress of one piece of work."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundCircuit:
@@ -55,9 +60,9 @@ def find_circuit(
     options: AcdcOptions,
     device: torch.device,
     *,
-    on_progress: Callable[[SearchProgress], None] | None = None,
     chosen: np.ndarray | None = None,
-    on_sample: Callable[[int, int], None] | None = None,
+    watch_search: WatchSearch = nullcontext,
+    watch_samples: WatchSamples = nullcontext,
     journal: Path | None = None,
 ) -> FoundCircuit:
     """Search ``baseline``, which is on ``device``, for its circuit; if params ask for it, measure how stable that is.
@@ -73,14 +78,15 @@ def find_circuit(
     reference, _ = training_sample(packed, preprocessing, options.num_reference_images, options.seed, device)
     model = sort_neurons(baseline.model, general, torch.Generator().manual_seed(options.seed))
     ablation = ablation_of(options, model, reference)
-    watch = Watch(on_progress=on_progress, journal=journal)
     problem = problem_by_params(options, model, sample, ablation)
-    circuit = discover_by_params(options, problem, watch)
+    with watch_search() as on_progress:
+        circuit = discover_by_params(options, problem, Watch(on_progress=on_progress, journal=journal))
     seconds = time.perf_counter() - start
     saved = replace(baseline, model=model)
     stable = None
     if options.bootstrap_samples is not None:
-        stable = find_stability(packed, saved, circuit, options, options.bootstrap_samples, chosen, on_sample)
+        with watch_samples() as on_sample:
+            stable = find_stability(packed, saved, circuit, options, options.bootstrap_samples, chosen, on_sample)
         circuit = replace(circuit, frequency=stable.stability.frequency)
 
     full, masked = (

@@ -46,9 +46,9 @@ class FoundStability:
         edges, jaccard = self.metrics["edges"], self.metrics["jaccard"]
         return (
             f"on {self.metrics['samples']} bootstrap samples of the images, {edges['in']} edges are in the circuit, "
-            f"{edges['undecided']} are undecided; two circuits share {100 * jaccard['mean']:.0f} % of their edges "
-            f"({100 * jaccard['low']:.0f} to {100 * jaccard['high']:.0f} %) and give the same class to "
-            f"{100 * self.metrics['val']['same_class']['mean']:.1f} % of the validation images"
+            f"{edges['undecided']} are undecided; of the edges that one of two circuits keeps, both keep "
+            f"{100 * jaccard['mean']:.0f} % ({100 * jaccard['low']:.0f} to {100 * jaccard['high']:.0f} %), and they "
+            f"give the same class to {100 * self.metrics['val']['same_class']['mean']:.1f} % of the validation images"
         )
 
 
@@ -97,7 +97,7 @@ def _check_found_by(circuit: Circuit, options: AcdcOptions) -> None:
         "mlp_groups": (circuit.graph.mlp_groups, options.mlp_groups),
         "ablation": (circuit.ablation.kind, options.ablation),
     }
-    if method is ACDC:
+    if method is ACDC and circuit.trace:
         directions = sorted({decision.direction for decision in circuit.trace})
         found["direction"] = (" and ".join(directions), " and ".join(sorted(directions_of(wanted))))
     for name, (mine, asked) in found.items():

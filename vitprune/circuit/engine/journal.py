@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -56,10 +57,9 @@ class Journal(Known):
         self._path = path
         self._file: IO[str] | None = None
         self._digest = ""
-        self._known = self._open(path, key, is_afresh=is_afresh) if path else []
-        self._next = self._recorded = 0
-        self._schedule = RefreshSchedule()
-        self._refreshes_ahead = _count_refreshes(graph, self._known)
+        super().__init__(self._open(path, key, is_afresh=is_afresh) if path else [])
+        self._recorded = 0
+        self._refreshes_ahead = _count_refreshes(graph, self._decisions)
 
     def _open(self, path: Path, key: str, *, is_afresh: bool) -> list[Decision]:
         """Read the known decisions, and write them back without whatever followed them."""
@@ -89,18 +89,11 @@ class Journal(Known):
         if self._file:
             self._file.close()
 
-    def next_known(self) -> Decision | None:
-        """The next decision of the interrupted run, or None if all of them have been taken again."""
-        if self._next == len(self._known):
-            return None
-        self._next += 1
-        return self._known[self._next - 1]
-
     def record(self, decision: Decision) -> None:
         """Take note of a decision, and write it down unless it is a known one."""
         self._schedule.count(decision)
         self._recorded += 1
-        if self._file and self._recorded > len(self._known):
+        if self._file and self._recorded > len(self._decisions):
             self._digest = _digest(self._digest, decision)
             try:
                 self._file.write(json.dumps({"digest": self._digest, "decision": asdict(decision)}) + "\n")
@@ -150,7 +143,7 @@ def search_key(problem: Problem, options: tuple[object, ...]) -> str:
     return digest.hexdigest()
 
 
-def _count_refreshes(graph: Graph, decisions: list[Decision]) -> int:
+def _count_refreshes(graph: Graph, decisions: Sequence[Decision]) -> int:
     """How many times a search that took these decisions has computed the circuit from scratch."""
     schedule, refreshes = RefreshSchedule(), 0
     for decision in decisions:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 from vitprune.circuit.circuit import Decision
 
@@ -36,7 +36,7 @@ class RefreshSchedule:
         self._tests += decision.action != "unreachable"
 
 
-class Known(Protocol):
+class Known(ABC):
     """The decisions that a search takes over without a test, and when it computes its circuit from scratch.
 
     Those that ``may_be_foreign`` are checked by their figures.
@@ -44,19 +44,32 @@ class Known(Protocol):
 
     may_be_foreign: bool
 
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self._decisions = decisions
+        self._next = 0
+        self._schedule = RefreshSchedule()
+
     def next_known(self) -> Decision | None:
         """The next decision to take over, or None if all of them have been taken over."""
+        if self._next == len(self._decisions):
+            return None
+        self._next += 1
+        return self._decisions[self._next - 1]
 
+    @abstractmethod
     def record(self, decision: Decision) -> None:
         """Take note of a decision, known or new."""
 
     @property
+    @abstractmethod
     def is_ahead_of_refresh(self) -> bool:
         """Whether a refresh comes before the first new decision, so that known ones need no computation until then."""
 
+    @abstractmethod
     def needs_refresh(self, position: Position) -> bool:
         """Whether the circuit must be computed from scratch before the next decision, which is at ``position``."""
 
+    @abstractmethod
     def needs_refresh_now(self) -> bool:
         """Whether it must be before the first new decision, wherever that is."""
 
@@ -71,22 +84,13 @@ class Prefix(Known):
     may_be_foreign = False
 
     def __init__(self, decisions: Sequence[Decision] = ()) -> None:
-        self._decisions = decisions
-        self._next = 0
+        super().__init__(decisions)
         self._is_refreshed = not decisions
-        self._schedule = RefreshSchedule()
 
     @property
     def is_ahead_of_refresh(self) -> bool:
         """True for all of them."""
         return not self._is_refreshed
-
-    def next_known(self) -> Decision | None:
-        """The next of them."""
-        if self._next == len(self._decisions):
-            return None
-        self._next += 1
-        return self._decisions[self._next - 1]
 
     def record(self, decision: Decision) -> None:
         """Count the tests since the circuit was computed from scratch."""

@@ -114,14 +114,13 @@ def _scores(graph: Graph, found: list[Searched]) -> Tensor:
 
 def gates_of(problem: Problem, options: DiscoveryOptions, keep_mask: Tensor) -> dict[Edge, Gate]:
     """What the edges of a circuit are, as far as they have an effect of at least τ alone."""
-    needed = _changes_alone(problem, replace(options, direction="noising"), keep_mask, keep_mask)
-    restoring = _changes_alone(problem, replace(options, direction="denoising"), problem.graph.all_edges, keep_mask)
-    assert options.tau is not None
-    effects = zip(needed, restoring, strict=True)
-    decided = [(growth >= options.tau, -growth_restored >= options.tau) for growth, growth_restored in effects]
-    return {
-        edge: GATES[effect] for edge, effect in zip(problem.graph.named(keep_mask), decided, strict=True) if any(effect)
-    }
+    tau = options.tau
+    assert tau is not None
+    taken = _changes_alone(problem, replace(options, direction="noising"), keep_mask, keep_mask)
+    restored = _changes_alone(problem, replace(options, direction="denoising"), problem.graph.all_edges, keep_mask)
+    effects = [(growth >= tau, -change >= tau) for growth, change in zip(taken, restored, strict=True)]
+    edges = problem.graph.named(keep_mask)
+    return {edge: GATES[effect] for edge, effect in zip(edges, effects, strict=True) if any(effect)}
 
 
 def _changes_alone(problem: Problem, options: DiscoveryOptions, circuit: Tensor, edges: Tensor) -> list[float]:
